@@ -1,0 +1,103 @@
+"""What every test gets: a folder and a home of its own, no state file by accident, and no process left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+import uuid
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+# How long processes of a test may take to end by themselves after it: an agent needs a moment to notice.
+PATIENCE_S = 5.0
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A HOME and cache folder for the whole session; the tester's own are never read or written."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(home))
+        patch.setenv("XDG_CACHE_HOME", str(home / ".cache"))
+        patch.setenv("XDG_CONFIG_HOME", str(home / ".config"))
+        patch.delenv("SCITQ_FILE", raising=False)
+        yield home
+
+
+@pytest.fixture(autouse=True)
+def own_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The test runs in its own folder, and every process that it starts must have ended when it ends."""
+    mark = uuid.uuid4().hex
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SCITQ_FILE", raising=False)
+    monkeypatch.setenv("SCITQ_TEST_RUN", mark)
+    yield
+    left = end_processes_of(mark, tmp_path, PATIENCE_S)
+    if left:
+        pytest.fail("left behind (ended now): " + "; ".join(left), pytrace=False)
+
+
+@pytest.fixture
+def state_file(tmp_path: Path) -> Path:
+    """Where this test's state file goes; nothing is there yet."""
+    return tmp_path / "lab.scitq"
+
+
+def end_processes_of(mark: str, folder: Path, patience_s: float) -> list[str]:
+    """Wait for the processes that carry the mark or the folder in their environment; end and name those that stay.
+
+    Tasks get an environment of their own without the mark, but their INPUT, OUTPUT and TEMP lie in the folder.
+    """
+    signs = (b"SCITQ_TEST_RUN=" + mark.encode(), os.fsencode(folder) + b"/")
+    deadline = time.monotonic() + patience_s
+    while found := _processes_with(signs):
+        if time.monotonic() >= deadline:
+            break
+        time.sleep(0.02)
+    for pid in found:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue  # it ended meanwhile; still too late to be in order
+    return [f"{pid} {command}" for pid, command in found.items()]
+
+
+def _processes_with(signs: tuple[bytes, ...]) -> dict[int, str]:
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            environ = (entry / "environ").read_bytes()
+            command = (entry / "cmdline").read_bytes()
+        except OSError:
+            continue  # gone, or another user's
+        if int(entry.name) != os.getpid() and any(sign in environ for sign in signs):
+            found[int(entry.name)] = command.replace(b"\0", b" ").decode(errors="replace").strip()
+    return found
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """In CI a skipped test is a failed one: nothing may go untested without anybody noticing."""
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail"):
+        _fail_in_ci(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """The same for a module that skips itself as a whole."""
+    report = yield
+    if report.skipped:
+        _fail_in_ci(report)
+    return report
+
+
+def _fail_in_ci(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if os.environ.get("CI") == "true":
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        report.outcome = "failed"
+        report.longrepr = f"skipped, which CI does not accept: {reason}"
