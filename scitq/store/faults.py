@@ -1,0 +1,72 @@
+"""Which of our errors an SQLite error is, in words that say what to do.
+
+Errors that a caller's own SQL causes (constraints, illegal moves, syntax) are not translated: they are that caller's business.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import apsw
+
+from scitq.errors import (
+    StateFileBusy,
+    StateFileDamaged,
+    StateFileError,
+    StateFileFull,
+    StateFileMoved,
+    StateFileReadOnly,
+)
+
+# The base code of an extended code is its last byte.
+_FULL = {apsw.SQLITE_FULL}
+# A quota (EDQUOT) or a size limit (EFBIG) is no ENOSPC, so SQLite calls it an I/O error of the write.
+_FULL_EXTENDED = {apsw.SQLITE_IOERR_WRITE, apsw.SQLITE_IOERR_SHMSIZE, apsw.SQLITE_IOERR_TRUNCATE}
+_DAMAGED = {apsw.SQLITE_CORRUPT, apsw.SQLITE_NOTADB, apsw.SQLITE_PROTOCOL}
+
+
+def explain(error: BaseException, path: Path) -> BaseException:
+    """The error to raise in place of `error`: ours when the file is the cause, else `error` itself."""
+    if not isinstance(error, apsw.Error):
+        return error
+    code = getattr(error, "extendedresult", 0)
+    base = code & 0xFF
+    if base in _FULL or code in _FULL_EXTENDED:
+        return StateFileFull(
+            f"{path}: no space left to write (disk, quota or size limit). Nothing was changed. Free some space, then go on.",
+            path=path,
+        )
+    if base in _DAMAGED:
+        return StateFileDamaged(
+            f"{path} is damaged ({error}). Stop what uses it, keep a copy, and run: scitq check. "
+            f"Backups are in {path}.d/backups.",
+            path=path,
+        )
+    if code == apsw.SQLITE_READONLY_DBMOVED:
+        return moved(path)
+    if base in (apsw.SQLITE_READONLY, apsw.SQLITE_PERM):
+        return StateFileReadOnly(f"{path} cannot be written: check the rights of the file and of its folder.", path=path)
+    if base == apsw.SQLITE_BUSY:
+        return busy(path, None)
+    if base in (apsw.SQLITE_IOERR, apsw.SQLITE_CANTOPEN):
+        return StateFileError(f"{path}: the system refused to read or write it ({error}). Is its disk still there?", path=path)
+    return error
+
+
+def moved(path: Path) -> StateFileMoved:
+    """The file is no longer the one that was opened."""
+    return StateFileMoved(
+        f"{path} was deleted, moved or replaced while it was open; nothing more is written. "
+        "Put it back or open the new one.",
+        path=path,
+    )
+
+
+def busy(path: Path, pid: int | None) -> StateFileBusy:
+    """Somebody else holds the write lock."""
+    who = f"process {pid}" if pid else "another process"
+    return StateFileBusy(
+        f"{path}: {who} has been writing for too long. Nothing was changed; try again, or see what that process does.",
+        path=path,
+        pid=pid,
+    )

@@ -1,0 +1,74 @@
+"""Locks on side files: `flock`, because it survives what POSIX record locks do not.
+
+A record lock is lost when *any* descriptor of the file is closed in the process; a `flock` belongs to its descriptor.
+The files are never deleted: a lock on a deleted file excludes nobody.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sys
+from pathlib import Path
+
+
+class FileLock:
+    """An exclusive lock on `path`; released by the kernel when the process dies."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.fchmod(self.fd, 0o600)
+
+    def acquire(self) -> None:
+        """Wait in the kernel's queue: fair, where polling starves somebody for half a second."""
+        fcntl.flock(self.fd, fcntl.LOCK_EX)
+
+    def try_acquire(self) -> bool:
+        try:
+            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def release(self) -> None:
+        fcntl.flock(self.fd, fcntl.LOCK_UN)
+
+    def is_replaced(self) -> bool:
+        """True if the path names another file by now: then this lock excludes nobody."""
+        try:
+            there = os.stat(self.path)
+        except OSError:
+            return True
+        mine = os.fstat(self.fd)
+        return (there.st_dev, there.st_ino) != (mine.st_dev, mine.st_ino)
+
+    def close(self) -> None:
+        """Close, which releases unless a forked child shares the descriptor (so children close theirs)."""
+        if self.fd >= 0:
+            fd, self.fd = self.fd, -1
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+    def holder(self) -> int | None:
+        """The process that holds the lock, where the system tells (Linux)."""
+        return holder_of(self.path)
+
+
+def holder_of(path: Path) -> int | None:
+    """The process that holds a `flock` on `path`, or None if nobody does or the system does not tell."""
+    if sys.platform != "linux":
+        return None
+    try:
+        inode = os.stat(path).st_ino
+        with open("/proc/locks", encoding="ascii") as table:
+            lines = table.readlines()
+    except OSError:
+        return None
+    for line in lines:
+        words = line.split()
+        # 12: FLOCK  ADVISORY  WRITE 4121 fe:00:1835011 0 EOF      (a waiter has "->" as its second word)
+        if len(words) >= 6 and words[1] == "FLOCK" and words[5].rpartition(":")[2] == str(inode) and int(words[4]) > 0:
+            return int(words[4])
+    return None
