@@ -22,13 +22,16 @@ from scitq.store import migrate
 from scitq.store.faults import explain
 from scitq.store.locks import FileLock
 from scitq.store.migrate import Found, Schema
+from scitq.store.transaction import Transactions
 from scitq.store.writer import BUSY_S, Writer
 
 T = TypeVar("T")
 
 # Before 3.51.3 two connections that write and checkpoint at the same instant can lose pages.
 if tuple(int(part) for part in apsw.sqlite_lib_version().split(".")) < (3, 51, 3):
-    raise ImportError(f"scitq needs SQLite 3.51.3 or later; apsw brings {apsw.sqlite_lib_version()}. pip install -U apsw")
+    raise ImportError(
+        f"scitq needs SQLite 3.51.3 or later; apsw brings {apsw.sqlite_lib_version()}. pip install -U apsw"
+    )
 
 
 def connect(path: Path, *, read_only: bool) -> apsw.Connection:
@@ -44,10 +47,11 @@ def connect(path: Path, *, read_only: bool) -> apsw.Connection:
     # A connection that a forked child inherits and drops must not believe that it is the last user and delete the WAL.
     db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
     # temp_store: triggers use small temporary tables; in files' pagers they cost ten times more (reference/sqlite.md §4.8).
-    db.execute(
+    for _ in db.execute(
         "PRAGMA foreign_keys=ON; PRAGMA recursive_triggers=ON; PRAGMA temp_store=MEMORY; PRAGMA synchronous=NORMAL;"
         + ("PRAGMA query_only=ON; PRAGMA cache_size=-2000" if read_only else "PRAGMA cache_size=-8000")
-    )
+    ):
+        pass
     return db
 
 
@@ -71,7 +75,6 @@ class Store:
         self._readers: list[weakref.ref[apsw.Connection]] = []
         self._readers_lock = threading.Lock()
         self._subscribers: list[Callable[[], None]] = []
-        self._quiet = threading.Lock()
         self._lock: FileLock | None = None
 
     @classmethod
@@ -157,9 +160,13 @@ class Store:
     def _open(self, *, create: bool, read_only: bool) -> None:
         path = self.path
         if path.is_dir():
-            raise NotAStateFile(f"{path} is a folder; give the name of a file in it, such as {path / 'lab.scitq'}.", path=path)
+            raise NotAStateFile(
+                f"{path} is a folder; give the name of a file in it, such as {path / 'lab.scitq'}.", path=path
+            )
         if not path.parent.is_dir():
-            raise NotAStateFile(f"{path.parent} does not exist, so {path.name} cannot be made there. Make that folder first.", path=path)
+            raise NotAStateFile(
+                f"{path.parent} does not exist, so {path.name} cannot be made there. Make that folder first.", path=path
+            )
         blank = not path.exists() or path.stat().st_size == 0
         if blank and (read_only or not create):
             raise NotAStateFile(f"There is no state file {path}.", path=path)
@@ -192,7 +199,7 @@ class Store:
             found = migrate.inspect(db, self.path, self.schema)
             if found.version < self.schema.version:
                 migrate.migrate(db, self.path, self.side, self.schema, found.version)
-            db.execute("PRAGMA journal_mode=WAL")
+            db.pragma("journal_mode", "wal")
         finally:
             self._lock.release()
         if found.version > self.schema.version and self.schema.version < found.min_writer:
@@ -200,10 +207,8 @@ class Store:
             self._open_older(found)
             return
         self.version = max(found.version, self.schema.version)
-        self._writer = Writer(
-            lambda: connect(self.path, read_only=False), db, self.path, self._lock,
-            check=self._check, ring=lambda: None, committed=self._tell, quiet=self._quiet,
-        )
+        transactions = Transactions(self.path, db, lambda: connect(self.path, read_only=False), self._check)
+        self._writer = Writer(self.path, transactions, self._lock, ring=lambda: None, tell=self._tell)
 
     def _open_older(self, found: Found) -> None:
         """The file is newer than this scitq: read it if it allows that."""

@@ -45,11 +45,15 @@ def explain(error: BaseException, path: Path) -> BaseException:
     if code == apsw.SQLITE_READONLY_DBMOVED:
         return moved(path)
     if base in (apsw.SQLITE_READONLY, apsw.SQLITE_PERM):
-        return StateFileReadOnly(f"{path} cannot be written: check the rights of the file and of its folder.", path=path)
+        return StateFileReadOnly(
+            f"{path} cannot be written: check the rights of the file and of its folder.", path=path
+        )
     if base == apsw.SQLITE_BUSY:
         return busy(path, None)
     if base in (apsw.SQLITE_IOERR, apsw.SQLITE_CANTOPEN):
-        return StateFileError(f"{path}: the system refused to read or write it ({error}). Is its disk still there?", path=path)
+        return StateFileError(
+            f"{path}: the system refused to read or write it ({error}). Is its disk still there?", path=path
+        )
     return error
 
 

@@ -65,7 +65,9 @@ def inspect(db: apsw.Connection, path: Path, schema: Schema) -> Found:
             f"{path} is an SQLite file, but not a scitq state file. Nothing was changed; give another name.", path=path
         )
     version = pragma(db, "user_version")
-    meta = {str(k): v for k, v in db.execute("SELECT k, v FROM meta WHERE k IN ('min_reader','min_writer','written_by')")}
+    meta = {
+        str(k): v for k, v in db.execute("SELECT k, v FROM meta WHERE k IN ('min_reader','min_writer','written_by')")
+    }
     return Found(
         version=version,
         min_reader=int(meta.get("min_reader", version)),
@@ -109,7 +111,9 @@ def _upgrade(db: apsw.Connection, path: Path, schema: Schema, *, expect: int) ->
     try:
         version = pragma(db, "user_version")
         if version != expect:  # only one who writes without the side lock could do that
-            raise StateFileDamaged(f"{path}: its schema changed from {expect} to {version} while it was opened.", path=path)
+            raise StateFileDamaged(
+                f"{path}: its schema changed from {expect} to {version} while it was opened.", path=path
+            )
         for step in schema.migrations[version:]:
             step(db)
         broken = db.execute("PRAGMA foreign_key_check").fetchone()

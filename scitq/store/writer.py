@@ -1,21 +1,23 @@
-"""The one thread of this process that writes the state file.
+"""One writer per process: who runs the next transaction, and what its callers wait for.
 
-Callers hand it functions; it takes all that have queued up, runs them in one transaction and wakes their callers after the
-commit (group commit without a timed window: what arrives during one commit shares the next). It holds the write lock of the
-side folder around each transaction, which keeps foreign lock losses harmless and other processes' turns fair.
+A caller that finds nobody writing runs its own function at once. Otherwise it queues up, and the writer thread takes all
+that queued while the last commit ran (group commit without a timed window). Handing every function to the thread would be
+simpler, but two thread switches cost 70 µs where the whole transaction takes 30.
 
-A function given to it
+Around each transaction the write lock of the side folder is held: it keeps foreign lock losses harmless and gives other
+processes fair turns. Waiting for it is the thread's business alone.
+
+A function given to the writer
 * runs inside BEGIN IMMEDIATE and must not end the transaction itself;
-* must have read its cursors to the end, or closed them: an open one would pin the WAL (it is noticed and the connection renewed);
+* must have read its cursors to the end, or closed them: an open one would pin the WAL (noticed; the connection is renewed);
 * may run twice: when SQLite takes back a whole group (disk full), the innocent ones are run again, each alone.
-  So it has no effects but those on its connection.
+  So it has no effects but those on its connection;
+* may run on any thread, one at a time.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import threading
 import time
 from collections import deque
@@ -23,358 +25,233 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import apsw
 
 from scitq.errors import BadInput, Closed
-from scitq.store.faults import busy, explain, moved
+from scitq.store.faults import busy
 from scitq.store.locks import FileLock
+from scitq.store.transaction import Job, Transactions
 
 T = TypeVar("T")
 log = logging.getLogger("scitq.store")
 
-GROUP_SIZE = 1000  # a group ends after so many functions,
-GROUP_S = 0.020  # or so long, so that other processes get their turn
+GROUP_SIZE = 1000  # at most so many functions in a transaction
 BUSY_S = 10.0  # how long a caller waits for another process's write lock
 IDLE_S = 30.0  # quiet for so long: the WAL is folded into the file
-CHECKPOINT_PAGES = 1000
-
-
-class Job:
-    """A function to run, and what became of it."""
-
-    __slots__ = ("claimed", "error", "full", "future", "run", "value")
-
-    def __init__(self, run: Callable[[apsw.Connection], Any], full: bool) -> None:
-        self.run = run
-        self.full = full
-        self.future: Future[Any] = Future()
-        self.claimed = False
-        self.value: Any = None
-        self.error: BaseException | None = None
-
-    def claim(self) -> bool:
-        """From here on its caller cannot call it off; False if that happened already."""
-        self.claimed = self.claimed or self.future.set_running_or_notify_cancel()
-        return self.claimed
-
-    def resolve(self) -> None:
-        """Wake the caller."""
-        if self.error is None:
-            self.future.set_result(self.value)
-        else:
-            self.future.set_exception(self.error)
-            self.error = None  # the error's traceback holds this very frame
 
 
 class Writer:
-    """Runs functions on the state file, one group after the other."""
+    """Runs functions in transactions, one transaction at a time."""
 
     def __init__(
         self,
-        connect: Callable[[], apsw.Connection],
-        db: apsw.Connection,
         path: Path,
+        transactions: Transactions,
         lock: FileLock,
         *,
-        check: Callable[[apsw.Connection], None],
         ring: Callable[[], None],
-        committed: Callable[[], None],
-        quiet: threading.Lock,
+        tell: Callable[[], None],
     ) -> None:
         self.path = path
-        self._connect = connect
-        self._db = db
+        self.turn = threading.Lock()  # held by whoever is in a transaction; a fork waits for it
+        self._transactions = transactions
         self._lock = lock
-        self._check = check  # inside each transaction: raises if this process may not write (any more)
-        self._ring = ring  # after each commit that changed something: tell the other processes
-        self._committed = committed  # then, when the callers know: tell the subscribers of this one
-        self._is_full = False
-        self._quiet = quiet  # held while a transaction is open, so that a fork waits for its end
-        self._queue: SimpleQueue[Job | None] = SimpleQueue()
-        self._waiting: deque[Job] = deque()
-        self._gate = threading.Lock()
+        self._ring = ring  # tells the other processes of a commit
+        self._tell = tell  # tells the subscribers of this one
+        self._jobs: deque[Job] = deque()
+        self._has_chores = False
+        self._was_interrupted = False
         self._closing = False
+        self._inside: int | None = None  # the thread that runs a function now
+        # The thread sleeps on the queue; who gives it work puts a token if it is not awake. `_awake` is cleared before
+        # the last look at the work, and work is added before the look at `_awake`: one of the two sees the other.
+        self._tokens: SimpleQueue[None] = SimpleQueue()
+        self._awake = False
         self._thread: threading.Thread | None = None
-        self._ident: int | None = None
+        self._starting = threading.Lock()
         self._blocked_since: float | None = None
-        self._wal_pages = 0
-        self._changed = False
-        self._checkpoint_at = CHECKPOINT_PAGES
-        self._identity = self._stat()
-        self._adopt(db)
 
-    # What callers use
+    # For callers
+
+    def write(self, run: Callable[[apsw.Connection], T], *, full: bool = False) -> T:
+        """Run `run` and return what it returned, after the commit."""
+        me = threading.get_ident()
+        if self._inside == me:
+            raise BadInput("store.write() inside a function given to the writer; use the connection that it was given.")
+        job = Job(run, full)
+        try:
+            if self._closing:
+                raise Closed(f"{self.path} was closed.", path=self.path)
+            if self._jobs or self.turn.locked() or not self._run_here(job, me):
+                if self._thread is not None and self._thread.ident == me:
+                    raise BadInput("store.write() in a subscriber could wait for itself; use store.post().")
+                job.await_by_lock()
+                self._enqueue(job)
+                self._await(job)
+        except KeyboardInterrupt:  # at any instruction
+            self._was_interrupted = self._has_chores = True
+            self._wake()
+            raise
+        if job.error is not None:
+            raise job.error
+        value: T = job.value
+        return value
 
     def post(self, run: Callable[[apsw.Connection], T], *, full: bool = False) -> Future[T]:
         """Queue `run`; the future is resolved after its commit."""
+        if self._closing:
+            raise Closed(f"{self.path} was closed.", path=self.path)
         job = Job(run, full)
-        with self._gate:
-            if self._closing:
-                raise Closed(f"{self.path} was closed.", path=self.path)
-            if self._thread is None:
-                self._start()
-            self._queue.put(job)
-        return job.future
-
-    def write(self, run: Callable[[apsw.Connection], T], *, full: bool = False) -> T:
-        """Run `run` on the writer thread and return what it returned, after its commit."""
-        if threading.get_ident() == self._ident:
-            raise BadInput("store.write() inside the writer thread would wait for itself; use the connection given, or post().")
-        future = self.post(run, full=full)
-        while True:
-            try:
-                return future.result(BUSY_S)
-            except TimeoutError:
-                if future.done():  # its own TimeoutError
-                    raise
-            since = self._blocked_since
-            # Only the wait for another process is limited; our own long transactions are not.
-            if since is not None and time.monotonic() - since >= BUSY_S and future.cancel():
-                raise busy(self.path, self._lock.holder())
+        future: Future[T] = Future()
+        job.future = future
+        self._enqueue(job)
+        return future
 
     def close(self, timeout_s: float) -> bool:
-        """Write what was queued, end the thread, close the connection; False if another process kept us from it."""
-        with self._gate:
-            if self._closing:
-                return True
+        """Write what is queued, end the thread, close the connection; False if another process kept us from it."""
+        with self._starting:
             self._closing = True
-            if self._thread is not None:
-                self._queue.put(None)
+        if self._thread is not None:
+            self._wake()
+            self._thread.join(timeout_s)
+            if self._thread.is_alive():
+                return False
+        with self.turn:
+            tidy = self._lock.try_acquire()
+            try:
+                self._transactions.close(tidy=tidy)
+            finally:
+                if tidy:
+                    self._lock.release()
+        return True
+
+    def _run_here(self, job: Job, me: int) -> bool:
+        """Run the job on the caller's thread; False, and nothing done, if another process is writing.
+
+        Ctrl-C may strike at any instruction here. `with` on a lock is safe from that; what else may be left over (a
+        transaction, the file lock) the thread clears away: see `_chores`.
+        """
+        with self.turn:
+            try:
+                if self._closing or not self._lock.try_acquire():
+                    return False
+                self._inside = me
+                self._transactions.run([job])
+            finally:
+                self._inside = None
+                self._lock.release()
+        if self._transactions.has_changed:
+            self._has_chores = True
+            self._wake()
+        return True
+
+    def _enqueue(self, job: Job) -> None:
+        self._jobs.append(job)
+        self._wake()
+
+    def _wake(self) -> None:
         if self._thread is None:
-            self._close_connection()
-            return True
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+            with self._starting:
+                if self._thread is None:
+                    self._awake = True
+                    thread = threading.Thread(target=self._work, name="scitq-writer", daemon=True)
+                    thread.start()
+                    self._thread = thread
+        elif not self._awake:
+            self._tokens.put(None)
+
+    def _await(self, job: Job) -> None:
+        while not job.done.acquire(True, BUSY_S):
+            since = self._blocked_since
+            # Only the wait for another process is limited; our own long transactions are not.
+            if since is not None and time.monotonic() - since >= BUSY_S and job.call_off():
+                raise busy(self.path, self._lock.holder())
 
     # The thread
 
-    def _start(self) -> None:
-        self._thread = threading.Thread(target=self._run, name="scitq-writer", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        self._ident = threading.get_ident()
-        stopping = False
+    def _work(self) -> None:
         while True:
-            if not self._waiting:
-                if stopping:
-                    break
-                job = self._next()
-                if job is None:
-                    break
-                self._waiting.append(job)
-            stopping = self._drain() or stopping
-            self._turn()
-        self._close_connection()
+            if self._has_chores:
+                self._has_chores = False
+                self._chores()
+            if self._jobs:
+                self._turn()
+            elif not self._has_chores:
+                if self._closing:
+                    return
+                self._sleep()
 
-    def _next(self) -> Job | None:
-        """The next job; while there is none for long, fold the WAL into the file once."""
-        if self._wal_pages:
+    def _sleep(self) -> None:
+        self._awake = False
+        if not self._jobs and not self._has_chores and not self._closing:
             try:
-                return self._queue.get(timeout=IDLE_S)
+                self._tokens.get(timeout=IDLE_S if self._transactions.wal_pages else None)
             except Empty:
-                self._truncate()
-        return self._queue.get()
-
-    def _drain(self) -> bool:
-        """Move what is queued to `_waiting`; True if the end was among it."""
-        with contextlib.suppress(Empty):
-            while len(self._waiting) < GROUP_SIZE:
-                job = self._queue.get_nowait()
-                if job is None:
-                    return True
-                self._waiting.append(job)
-        return False
+                self._fold()
+        self._awake = True
 
     def _turn(self) -> None:
-        """One group: lock, transaction, unlock, wake the callers, ring the bell."""
-        self._blocked_since = time.monotonic()
-        self._lock.acquire()
-        self._blocked_since = None
-        self._changed = False
+        """One group: lock, transaction, unlock, wake the callers, tell the others."""
         settled: list[Job] = []
-        try:
-            with self._quiet:
+        with self.turn:
+            self._blocked_since = time.monotonic()
+            self._lock.acquire()
+            self._blocked_since = None
+            self._inside = threading.get_ident()
+            try:
                 settled = self._group()
-        finally:
-            self._lock.release()
-            changed = self._changed
-            if changed:
-                self._ring()
-            for job in settled:
-                job.resolve()
-        if changed:
-            self._committed()
-            if self._wal_pages >= self._checkpoint_at:
-                self._checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE)
+            finally:
+                self._inside = None
+                self._lock.release()
+        for job in settled:
+            job.resolve()
+        self._after()
 
     def _group(self) -> list[Job]:
-        """Run waiting jobs, usually in one transaction. Returned ones are committed or have left no trace."""
+        """Run what is queued, usually in one transaction. Jobs returned are committed or have left no trace."""
         jobs: list[Job] = []
-        while self._waiting and len(jobs) < GROUP_SIZE:
-            job = self._waiting.popleft()
+        while self._jobs and len(jobs) < GROUP_SIZE:
+            job = self._jobs.popleft()
             if job.claim():
                 jobs.append(job)
         if not jobs:
             return []
         try:
-            settled, again, later = self._transact(jobs)
-            self._waiting.extendleft(reversed(later))
+            settled, again, later = self._transactions.run(jobs)
+            self._jobs.extendleft(reversed(later))
             for job in again:
-                settled += self._transact([job])[0]
-        except BaseException as error:  # not a job's error: ours. Nobody may be left waiting for ever
+                settled += self._transactions.run([job]).settled
+        except BaseException as error:  # not a job's error but ours: still, nobody may be left waiting
             log.exception("%s: the writer failed", self.path)
-            self._undo()
-            settled = [job for job in jobs if job not in self._waiting]
+            settled = [job for job in jobs if job not in self._jobs]
             for job in settled:
                 job.error = job.error or error
         return settled
 
-    def _transact(self, jobs: list[Job]) -> tuple[list[Job], list[Job], list[Job]]:
-        """One transaction. Returns the settled jobs, those to run again alone, those left for the next group."""
-        db = self._db
-        try:
-            self._begin(full=any(job.full for job in jobs))
-        except BaseException as error:
-            self._undo()
-            for job in jobs:
-                job.error = self._explain(error)
-            return jobs, [], []
-        grouped = len(jobs) > 1  # alone, a job needs no savepoint: it is the transaction
-        ends = time.monotonic() + GROUP_S
-        reached = 0
-        for job in jobs:
-            reached += 1
-            try:
-                if grouped:
-                    db.execute("SAVEPOINT job")
-                job.value = job.run(db)
-                if grouped:
-                    db.execute("RELEASE job")
-            except BaseException as error:
-                job.error = self._explain(error)
-                job.value = None
-                if not grouped or not db.in_transaction:
-                    # SQLite took everything back by itself (disk full, I/O error, RAISE(ROLLBACK)), or there is nothing else.
-                    self._undo()
-                    return _split(jobs)
-                db.execute("ROLLBACK TO job")
-                db.execute("RELEASE job")
-            if time.monotonic() > ends:
-                break
-        settled, later = jobs[:reached], jobs[reached:]
-        try:
-            db.execute("COMMIT")
-        except BaseException as error:
-            self._undo()
-            ran = [job for job in settled if job.error is None]
-            if len(ran) == 1:
-                ran[0].error = self._explain(error)
-            return (*_split(settled)[:2], later)
-        self._relax()
-        if db.txn_state() != apsw.SQLITE_TXN_NONE:
-            self._renew(settled)
-        return settled, [], later
+    def _after(self) -> None:
+        if self._transactions.has_changed:
+            self._transactions.has_changed = False
+            self._ring()
+            self._tell()
+        if self._transactions.wants_checkpoint:
+            with self.turn:
+                self._transactions.checkpoint()
 
-    def _begin(self, *, full: bool) -> None:
-        if self._stat() != self._identity:
-            raise moved(self.path)
-        if full:  # SQLite refuses to change it inside a transaction
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._is_full = True
-        self._db.execute("BEGIN IMMEDIATE")
-        self._check(self._db)
+    def _chores(self) -> None:
+        """What callers that ran their own function leave to the thread; also the remains of an interrupted one."""
+        if self._was_interrupted:
+            self._was_interrupted = False
+            with self.turn:
+                self._transactions.undo()
+                self._lock.release()
+        self._after()
 
-    def _undo(self) -> None:
-        """Back to no transaction. After a full disk SQLite is there already, and a ROLLBACK would be an error."""
-        if self._db.in_transaction:
-            self._db.execute("ROLLBACK")
-        self._changed = False
-        self._relax()
-
-    def _relax(self) -> None:
-        if self._is_full:
-            self._is_full = False
-            self._db.execute("PRAGMA synchronous=NORMAL")
-
-    def _renew(self, jobs: list[Job]) -> None:
-        """A job left a cursor open. It would keep its view of the file, and the next transaction would fail on that."""
-        names = sorted({getattr(job.run, "__qualname__", repr(job.run)) for job in jobs})
-        log.error("%s: a cursor was left open by one of %s; the connection is renewed", self.path, ", ".join(names))
-        self._db.close(True)
-        self._adopt(self._connect())
-
-    def _adopt(self, db: apsw.Connection) -> None:
-        self._db = db
-        # Replaces the automatic checkpoint, which would run inside COMMIT, while callers wait and the lock is held.
-        db.set_wal_hook(self._on_commit)
-
-    def _on_commit(self, _db: apsw.Connection, _name: str, pages: int) -> int:
-        """SQLite calls this after a commit that changed something."""
-        self._changed = True
-        if pages < self._wal_pages:  # the WAL began anew
-            self._checkpoint_at = CHECKPOINT_PAGES
-        self._wal_pages = pages
-        return apsw.SQLITE_OK
-
-    def _checkpoint(self, mode: int) -> None:
-        """Copy the WAL into the file as far as readers allow; when they do not, wait for as many pages again."""
-        try:
-            total, done = self._db.wal_checkpoint(mode=mode)
-        except apsw.Error as error:
-            log.warning("%s: the WAL cannot be copied into the file: %s", self.path, self._explain(error))
-            total, done = self._wal_pages, 0
-        self._checkpoint_at = CHECKPOINT_PAGES + (total if done < total else 0)
-
-    def _truncate(self) -> None:
-        """Fold the WAL into the file, if nobody else writes now."""
-        self._wal_pages = 0
-        if not self._lock.try_acquire():
-            return
-        try:
-            self._db.set_busy_timeout(100)
-            self._checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE)
-            self._db.set_busy_timeout(int(BUSY_S * 1000))
-        finally:
-            self._lock.release()
-
-    def _close_connection(self) -> None:
-        """Leave one tidy file behind if we are the last user; otherwise just go."""
-        db = self._db
-        try:
-            if self._stat() == self._identity and self._lock.try_acquire():
+    def _fold(self) -> None:
+        with self.turn:
+            if self._lock.try_acquire():
                 try:
-                    db.set_busy_timeout(100)
-                    db.execute("PRAGMA optimize")
-                    db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-                    # The last one to close removes -wal and -shm: SQLite knows whether we are.
-                    db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
-                    db.set_wal_hook(None)
-                    db.close(True)
+                    self._transactions.fold()
                 finally:
                     self._lock.release()
-        except apsw.Error as error:
-            log.debug("%s: not folded at close: %s", self.path, error)
-        with contextlib.suppress(apsw.Error):
-            db.set_wal_hook(None)
-            db.close(True)
-
-    def _stat(self) -> tuple[int, int] | None:
-        try:
-            found = os.stat(self.path)
-        except OSError:
-            return None
-        return found.st_dev, found.st_ino
-
-    def _explain(self, error: BaseException) -> BaseException:
-        better = explain(error, self.path)
-        if better is not error:
-            better.__cause__ = error
-        return better
-
-
-def _split(jobs: list[Job]) -> tuple[list[Job], list[Job], list[Job]]:
-    """After the loss of a transaction: those that failed, those that did not and run again, none left over."""
-    return [job for job in jobs if job.error is not None], [job for job in jobs if job.error is None], []
