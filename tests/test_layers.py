@@ -1,0 +1,139 @@
+"""Who may import whom. The layers themselves are lint-imports' work (pyproject.toml); here is what it cannot say."""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "scitq"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+AGENT = PACKAGE / "remote" / "agent"
+
+# Who may import what of the packages that scitq depends on (DESIGN.md §4); prefixes of module names.
+ALLOWED = {
+    "apsw": ("scitq.store",),
+    "sqlite_utils": ("scitq.store.analysis",),
+    "sqlite3": (),
+    "fabric": ("scitq.remote.ssh",),
+    "paramiko": ("scitq.remote.ssh",),
+    "boto3": ("scitq.remote.providers.aws",),
+    "botocore": ("scitq.remote.providers.aws",),
+    "azure": ("scitq.remote.providers.azure",),
+    "ovh": ("scitq.remote.providers.ovh",),
+    "rclone_python": ("scitq.fetch",),
+    "docker": ("scitq.remote.images",),
+    "prompt_toolkit": ("scitq.shell", "scitq.workflow"),
+    "click": ("scitq.shell", "scitq.fetch"),
+    "rich": ("scitq.shell", "scitq.fetch"),
+}
+# What `import scitq` must not load: it costs more than the whole budget, or endangers the state file (sqlite3).
+HEAVY = ("sqlite3", "sqlite_utils", "fabric", "docker", "boto3", "azure", "prompt_toolkit", "click", "rich")
+
+
+def name_of(module: Path) -> str:
+    parts = module.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(module: Path, *, types_too: bool = True) -> Iterator[tuple[int, str]]:
+    """Every module that this one imports, wherever in it, with the line; relative ones by their full name."""
+    package = name_of(module) if module.name == "__init__.py" else name_of(module).rpartition(".")[0]
+    queue: list[ast.AST] = [ast.parse(module.read_text(encoding="utf-8"))]
+    while queue:
+        node = queue.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test) and not types_too:
+            queue.extend(node.orelse)
+            continue
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            yield node.lineno, ".".join([*above, *([node.module] if node.module else [])])
+        queue.extend(ast.iter_child_nodes(node))
+
+
+def test_what_travels_to_a_worker_imports_the_standard_library_and_itself() -> None:
+    strangers = [
+        f"{module.relative_to(ROOT)}:{line}: {name}"
+        for module in sorted(AGENT.rglob("*.py"))
+        for line, name in imports(module)
+        if name.split(".")[0] not in sys.stdlib_module_names
+        and not f"{name}.".startswith("scitq.remote.agent.")
+        # Inside the zipapp the folder is the package `agent`; its entry point says so.
+        and name.split(".")[0] != "agent"
+    ]
+
+    assert strangers == []
+
+
+def test_nobody_takes_names_from_the_package_root() -> None:
+    takers = [
+        f"{module.relative_to(ROOT)}:{line}"
+        for module in MODULES
+        for line, name in imports(module)
+        if name == "scitq" and module != PACKAGE / "__init__.py"
+    ]
+
+    assert takers == []
+
+
+def test_each_dependency_is_imported_only_where_it_belongs() -> None:
+    strangers = [
+        f"{module.relative_to(ROOT)}:{line}: {name}"
+        for module in MODULES
+        for line, name in imports(module, types_too=False)
+        if name.split(".")[0] in ALLOWED
+        and not f"{name_of(module)}.".startswith(tuple(f"{home}." for home in ALLOWED[name.split(".")[0]]))
+    ]
+
+    assert strangers == []
+
+
+@pytest.mark.parametrize("source", [MODULES], ids=["all modules"])
+def test_every_module_says_what_lives_in_it(source: list[Path]) -> None:
+    silent = [str(m.relative_to(ROOT)) for m in source if not ast.get_docstring(ast.parse(m.read_text("utf-8")))]
+
+    assert silent == []
+
+
+def test_import_scitq_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, time; begin = time.perf_counter(); import scitq; taken = time.perf_counter() - begin\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules])\n"
+        "print(f'import scitq: {taken * 1000:.1f} ms, {len(sys.modules)} modules', file=sys.stderr)"
+    )
+    ended = run_python(sys.executable, code)
+
+    print(ended.stderr.strip())
+    assert (ended.stdout.strip(), ended.returncode) == ("[]", 0), ended.stderr
+
+
+def test_what_travels_compiles_with_the_oldest_python_here() -> None:
+    """The type checker and the linter prove 3.10; a real 3.10 is asked too where there is one."""
+    oldest = next((path for path in map(shutil.which, ("python3.10", "python3.11")) if path and works(path)), None)
+    sources = [str(path) for path in sorted(AGENT.rglob("*.py"))]
+    code = f"import sys; print(sys.version); [compile(open(p, 'rb').read(), p, 'exec') for p in {sources!r}]"
+
+    ended = run_python(oldest or sys.executable, code)
+
+    print(ended.stdout.strip())
+    assert ended.returncode == 0, ended.stderr
+
+
+def works(python: str) -> bool:
+    # A version manager's stub stands on PATH also for versions that are not switched on.
+    return run_python(python, "").returncode == 0
+
+
+def run_python(python: str, code: str) -> subprocess.CompletedProcess[str]:
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
+    return subprocess.run([python, "-c", code], capture_output=True, text=True, env=environ)
