@@ -1,0 +1,45 @@
+"""`agent.pyz agent|keeper --root DIR`: the one program that travels."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+from scitq.remote.agent import VERSION
+
+USAGE = """usage: agent.pyz agent  --root DIR [--linger SECONDS] [--slots N] [--keeper-command JSON]
+       agent.pyz keeper --root DIR [--slots N] [--ready-fd N]
+       agent.pyz --version"""
+FLAGS = ("-I", "-S", "-X", "utf8")
+"""How Python is started: nothing of the user's or the site's is looked at, text is UTF-8 wherever we are."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the role that is named first."""
+    if arguments == ["--version"]:
+        print(VERSION)
+        return 0
+    role, options = (arguments[0], arguments[1:]) if arguments else ("", [])
+    values = dict(zip(options[::2], options[1::2]))  # noqa: B905 strict came with 3.10, an odd rest is refused below
+    allowed = {"agent": {"--root", "--linger", "--slots", "--keeper-command"}, "keeper": {"--root", "--slots", "--ready-fd"}}
+    if role not in allowed or len(options) % 2 or not set(values) <= allowed[role] or "--root" not in values:
+        print(USAGE, file=sys.stderr)
+        return 2
+    folder = os.path.abspath(values["--root"])
+    slots = int(values["--slots"]) if "--slots" in values else None
+    if role == "keeper":
+        from scitq.remote.agent import keeper
+        from scitq.remote.agent.tasks import host_cpus
+
+        ready = int(values["--ready-fd"]) if "--ready-fd" in values else None
+        return keeper.main(folder, host_cpus() if slots is None else slots, ready)
+    from scitq.remote.agent import agent
+
+    own = [sys.executable, *FLAGS, os.path.abspath(sys.argv[0]), "keeper"]
+    command = json.loads(values["--keeper-command"]) if "--keeper-command" in values else own
+    return agent.main(folder, float(values.get("--linger", "60")), slots, command)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

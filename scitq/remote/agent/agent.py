@@ -1,0 +1,501 @@
+"""The agent: answers the driver over HTTP on `agent.sock`, hands its orders to the keeper, reads the keeper's journal.
+
+It holds nothing that is not on disk or repeated by its peers, so it may be killed at any instruction, restarted, or
+replaced by a newer one while tasks run. Output by offset is `outputs`, delivery is `collect`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from scitq.remote.agent import VERSION, address, collect, root
+from scitq.remote.agent.http import BadRequest, Client, Request, answer, json_answer
+from scitq.remote.agent.keeperlink import KeeperLink
+from scitq.remote.agent.orders import key_of
+from scitq.remote.agent.outputs import Outputs
+from scitq.remote.agent.reader import JournalReader
+
+WAIT_LIMIT_S = 3600.0
+NDJSON = "application/x-ndjson"
+RECEIVE_BYTES = 1 << 18
+
+
+class Poll:
+    """A long poll for events."""
+
+    __slots__ = ("client", "offset", "until")
+
+    def __init__(self, client: Client, offset: int, until: float) -> None:
+        self.client = client
+        self.offset = offset
+        self.until = until
+
+
+class Agent:
+    """The loop, and what each request means."""
+
+    def __init__(self, folder: str, linger: float, slots: int | None, keeper_command: list[str]) -> None:
+        self.folder = folder
+        self.linger = linger
+        self.selector = selectors.DefaultSelector()
+        self.listener = self._listen()
+        self.clients: set[Client] = set()
+        self.polls: list[Poll] = []
+        self.journal = JournalReader(folder)
+        self.rung = 0
+        self.acked = 0
+        self.told_ack = 0
+        self.epoch = self._read_epoch()
+        self.stop: str | None = None
+        self.is_leaving = False
+        self.lone_since: float | None = time.monotonic()
+        self.pool = collect.Pool()
+        self.collecting: set[str] = set()
+        self.forget_later: dict[str, bool] = {}
+        self.results: list[Callable[[], None]] = []
+        self.wake, self.waker = socket.socketpair()
+        for end in (self.wake, self.waker):
+            end.setblocking(False)
+        self.selector.register(self.wake, selectors.EVENT_READ, None)
+        self.outputs = Outputs(self)
+        self.keeper = KeeperLink(self, keeper_command, slots)
+        self.has_ended = False
+
+    def _listen(self) -> socket.socket:
+        listener = address.listen(self.folder, "agent.sock")
+        self.selector.register(listener, selectors.EVENT_READ, None)
+        return listener
+
+    # The loop.
+
+    def run(self) -> None:
+        """Until stopped, or alone with nothing to do for `linger` seconds."""
+        self.keeper.connect()
+        while not self.has_ended:
+            for key, mask in self.selector.select(self._patience()):
+                if key.fileobj is self.listener:
+                    self._accept()
+                elif key.fileobj is self.wake:
+                    with contextlib.suppress(BlockingIOError):
+                        self.wake.recv(4096)
+                elif isinstance(key.data, Client):
+                    if mask & selectors.EVENT_READ and not key.data.is_closed:
+                        self._receive(key.data)
+                    if mask & selectors.EVENT_WRITE and not key.data.is_closed:
+                        self._send(key.data)
+                else:
+                    self.keeper.ready(key.fileobj, mask)
+            now = time.monotonic()
+            while self.results:
+                self.results.pop(0)()
+            self.keeper.attend(now)
+            self._answer_polls(now)
+            self.outputs.attend(now)
+            self._linger(now)
+            self.keeper.send()
+
+    def _patience(self) -> float | None:
+        due = [poll.until for poll in self.polls]
+        due.extend(self.outputs.due())
+        if self.keeper.retry_at is not None:
+            due.append(self.keeper.retry_at)
+        if self.lone_since is not None:
+            due.append(self.lone_since + self.linger)
+        return max(0.0, min(due) - time.monotonic()) if due else None
+
+    def _linger(self, now: float) -> None:
+        """Alone for long enough: ask whether anything is held; if not, take the keeper and go."""
+        if self.lone_since is None or now < self.lone_since + self.linger or self.is_leaving:
+            return
+        self.lone_since = now  # look again after as long
+
+        def told(held: dict[str, Any]) -> None:
+            is_idle = not held["held"] and not self.collecting
+            if self.clients or not is_idle:
+                return
+            if max(self.acked, held["acked"]) >= held["last_exit"] or not os.path.exists(self.folder):
+                self.is_leaving = True
+                self.keeper.tell({"stop": "when_idle", "acked": self.acked})
+
+        self.keeper.ask({"held": 1}, told)
+
+    def keeper_is_gone(self) -> bool:
+        """The keeper's end of the line closed. True when that was the plan and the agent ends as well."""
+        if self.stop is None and not self.is_leaving:
+            return False
+        if self.stop is None and not self._close_door():
+            self.is_leaving = False
+            return False
+        self.has_ended = True
+        return True
+
+    def _close_door(self) -> bool:
+        """Stop listening; False (and listening again) when somebody came in at the last moment."""
+        if self.clients:
+            return False
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.join(self.folder, "agent.sock"))
+        self._accept()
+        if not self.clients:
+            return True
+        self.selector.unregister(self.listener)
+        while True:  # all who are in the queue of the old socket
+            before = len(self.clients)
+            self._accept()
+            if len(self.clients) == before:
+                break
+        self.listener.close()
+        self.listener = self._listen()
+        return False
+
+    def later(self, call: Callable[[], None]) -> None:
+        """From another thread: have the loop call this."""
+        self.results.append(call)
+        with contextlib.suppress(BlockingIOError):
+            self.waker.send(b".")
+
+    # Connections.
+
+    def _accept(self) -> None:
+        try:
+            sock, _ = self.listener.accept()
+        except OSError:
+            return
+        sock.setblocking(False)
+        client = Client(sock)
+        self.clients.add(client)
+        self.lone_since = None
+        self.selector.register(sock, selectors.EVENT_READ, client)
+
+    def _close(self, client: Client) -> None:
+        if client.is_closed:
+            return
+        client.is_closed = True
+        self.selector.unregister(client.sock)
+        client.sock.close()
+        self.clients.discard(client)
+        self.polls = [poll for poll in self.polls if poll.client is not client]
+        self.outputs.drop(client)
+        if not self.clients:
+            self.lone_since = time.monotonic()
+
+    def _receive(self, client: Client) -> None:
+        try:
+            data = client.sock.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._close(client)
+            return
+        client.inbox += data
+        self._serve(client)
+
+    def _serve(self, client: Client) -> None:
+        while not client.is_closed:
+            try:
+                request = client.next_request()
+            except BadRequest as error:
+                client.is_last = client.is_busy = True
+                self.reply(client, json_answer(error.status, {"error": str(error)}))
+                return
+            if request is None:
+                return
+            try:
+                self._handle(client, request)
+            except BadRequest as error:
+                self.reply(client, json_answer(error.status, {"error": str(error)}))
+            except Exception as error:
+                root.say(self.folder, "agent", traceback.format_exc())
+                self.reply(client, json_answer(500, {"error": f"{type(error).__name__}: {error}"}))
+
+    def reply(self, client: Client, data: bytes) -> None:
+        """Answer the request that the client waits for, in one write."""
+        if client.is_closed:
+            return
+        client.outbox += data
+        client.is_busy = False
+        self._send(client)
+
+    def _send(self, client: Client) -> None:
+        try:
+            if client.outbox:
+                sent = client.sock.send(client.outbox)
+                del client.outbox[:sent]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._close(client)
+            return
+        if client.is_last and not client.outbox and not client.is_busy:
+            self._close(client)
+            return
+        if bool(client.outbox) != client.wants_write:
+            client.wants_write = bool(client.outbox)
+            mask = selectors.EVENT_READ | (selectors.EVENT_WRITE if client.wants_write else 0)
+            self.selector.modify(client.sock, mask, client)
+        if not client.is_busy and client.inbox:
+            self._serve(client)
+
+    # Requests.
+
+    def _handle(self, client: Client, request: Request) -> None:
+        route = (request.method, request.path)
+        if route == ("GET", "/events"):
+            self._events(client, request)
+        elif route == ("POST", "/commands"):
+            self._commands(client, request)
+        elif route == ("GET", "/held"):
+            self.keeper.ask({"held": 1}, lambda held: self._give_held(client, held))
+        elif request.method == "GET" and request.path.startswith("/output/"):
+            self.outputs.request(client, request)
+        elif route == ("GET", "/stats"):
+            self.reply(client, json_answer(200, self._stats()))
+        elif route == ("GET", "/ping"):
+            self.reply(client, json_answer(200, {"pid": os.getpid(), "version": VERSION, "stopping": self.stop}))
+        elif request.path in ("/events", "/commands", "/held", "/stats", "/ping"):
+            raise BadRequest(405, f"{request.method} {request.path}: not this way")
+        else:
+            raise BadRequest(404, f"{request.path[:200]}: no such thing here")
+
+    def _give_held(self, client: Client, held: dict[str, Any]) -> None:
+        del held["tag"]
+        self.reply(client, json_answer(200, {**held, **self._facts()}))
+
+    def _facts(self) -> dict[str, Any]:
+        facts = {"version": VERSION, "pid": os.getpid(), "keeper": self.keeper.pid, "host": socket.gethostname()}
+        return {**facts, "python": sys.version.split()[0], **self._machine()}
+
+    @staticmethod
+    def _machine() -> dict[str, int]:
+        from scitq.remote.agent.tasks import host_cpus
+
+        return {"cpus": host_cpus(), "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")}
+
+    def _stats(self) -> dict[str, Any]:
+        disk = os.statvfs(self.folder)
+        free = None
+        with contextlib.suppress(OSError), open("/proc/meminfo", encoding="ascii") as file:
+            for line in file:
+                if line.startswith("MemAvailable:"):
+                    free = int(line.split()[1]) * 1024
+        sizes = {"disk": disk.f_blocks * disk.f_frsize, "disk_free": disk.f_bavail * disk.f_frsize}
+        return {"load": os.getloadavg(), "memory_free": free, **self._machine(), **sizes, "at": time.time()}
+
+    def _check_epoch(self, request: Request) -> None:
+        text = request.headers.get("scitq-epoch")
+        if text is None:
+            return
+        if not (text.isascii() and text.isdigit() and len(text) < 19):
+            raise BadRequest(400, "Scitq-Epoch must be a number")
+        epoch = int(text)
+        if epoch < self.epoch:
+            raise BadRequest(409, f"epoch {epoch} is over: the driver of epoch {self.epoch} has taken this worker over")
+        if epoch > self.epoch:
+            path = os.path.join(self.folder, "epoch")
+            with open(path + ".new", "w", encoding="ascii") as file:
+                file.write(f"{epoch}\n")
+            os.rename(path + ".new", path)
+            self.epoch = epoch
+
+    def _read_epoch(self) -> int:
+        try:
+            with open(os.path.join(self.folder, "epoch"), encoding="ascii") as file:
+                return int(file.read())
+        except (OSError, ValueError):
+            return 0
+
+    def _commands(self, client: Client, request: Request) -> None:
+        self._check_epoch(request)
+        handed: list[bytes] = []
+        forgets: list[tuple[list[str], bool]] = []
+        stop = None
+        for number, line in enumerate(request.body.split(b"\n"), 1):
+            if not line.strip():
+                continue
+            try:
+                said = json.loads(line)
+                if not isinstance(said, dict):
+                    raise ValueError("not an object")
+                if "forget" in said:
+                    if not isinstance(said["forget"], list):
+                        raise ValueError("forget needs a list")
+                    forgets.append(([key_of(each) for each in said["forget"]], bool(said.get("keep_work"))))
+                    continue
+            except (ValueError, RecursionError) as error:
+                raise BadRequest(400, f"line {number}: {error}") from None
+            if said.get("stop") in ("now", "when_idle"):
+                stop = said["stop"]
+            handed.append(line)
+        for keys, is_work_kept in forgets:
+            for key in keys:
+                self._forget(key, is_work_kept)
+        if forgets:
+            self._in_pool(lambda: collect.empty_trash(self.folder), lambda: None)
+        done = json_answer(200, {"ok": True})
+        if not handed:
+            self.reply(client, done)
+            return
+        if stop:
+            self.stop = stop
+        self.keeper.hand(b"\n".join(handed) + b"\n", lambda: self.reply(client, done))
+
+    def _events(self, client: Client, request: Request) -> None:
+        self._check_epoch(request)
+        journal, offset = request.query.get("journal", ""), request.offset("from")
+        wait = request.number("wait", 0.0, WAIT_LIMIT_S)
+        until = time.monotonic() + wait
+
+        def begin() -> None:
+            start = self.journal.begin(journal, offset, self.rung)
+            if start == offset and journal == self.journal.id:
+                self._acknowledge(offset)
+                if start == self.rung and wait:
+                    self.polls.append(Poll(client, start, until))
+                    return
+            self._give_events(client, start)
+
+        self.keeper.when_known(begin)
+
+    def _acknowledge(self, offset: int) -> None:
+        self.acked = max(self.acked, offset)
+        if len(self.journal.segments) > 1 and self.acked >= self.journal.segments[1] > self.told_ack:
+            self.told_ack = self.acked
+            self.keeper.tell({"ack": self.acked})
+
+    def _give_events(self, client: Client, start: int) -> None:
+        body = self.journal.read(start, self.rung) if start < self.rung else b""
+        self.reply(client, answer(200, body, NDJSON, {"Scitq-Journal": self.journal.id, "Scitq-From": start}))
+
+    def _answer_polls(self, now: float) -> None:
+        """What was rung for goes out; a new poll that came before the next ring waits for it."""
+        waiting, self.polls = self.polls, []
+        for poll in waiting:
+            if poll.client.is_closed:
+                continue
+            if poll.offset < self.rung or now >= poll.until:
+                self._give_events(poll.client, poll.offset)
+            else:
+                self.polls.append(poll)
+
+    def journal_is_new(self) -> None:
+        """Another journal took the place of the one that polls wait for: their drivers must begin again."""
+        waiting, self.polls = self.polls, []
+        self.acked = self.told_ack = 0
+        for poll in waiting:
+            self._give_events(poll.client, self.journal.segments[0])
+
+    # Folders of ended executions.
+
+    def _in_pool(self, job: Callable[[], None], done: Callable[[], None]) -> None:
+        """Do `job` in a thread and then `done` in the loop."""
+        self.pool.open += 1
+
+        def finished() -> None:
+            self.pool.open -= 1
+            done()
+
+        def run() -> None:
+            try:
+                job()
+            except Exception:
+                root.say(self.folder, "agent", traceback.format_exc())
+            self.later(finished)
+
+        self.pool.do(run)
+
+    def left(self, ends: list[dict[str, Any]]) -> None:
+        """Successes that left a folder: deliver the output where asked, delete what nobody needs."""
+        for end in ends:
+            key = key_of(end["id"])
+            if "deliver" in end:
+                if key not in self.collecting:
+                    self.collecting.add(key)
+                    self._collect(end["id"], key, end["deliver"])
+            else:
+                self._tidy(key, bool(end["inline"]))
+
+    def _tidy(self, key: str, is_inline: bool) -> None:
+        self._in_pool(lambda: collect.tidy(self.folder, key, is_inline), lambda: None)
+
+    def _collect(self, identity: Any, key: str, destination: str) -> None:
+        result: dict[str, Any] = {"id": identity, "ok": False, "note": "the agent failed; see its agent.log"}
+
+        def job() -> None:
+            try:
+                collect.deliver(self.folder, key, destination)
+            except collect.CannotDeliver as error:
+                result["note"] = str(error)
+            except OSError as error:
+                where = f" ({error.filename})" if error.filename else ""
+                result["note"] = f"{destination}: {error.strerror}{where}"
+            else:
+                result.update(ok=True, note=None)
+
+        def done() -> None:
+            # Told until confirmed: the keeper writes it down, or a later agent begins this again.
+            self.keeper.hand(json.dumps({"collected": result}).encode("ascii") + b"\n", confirmed)
+
+        def confirmed() -> None:
+            self.collecting.discard(key)
+            if key in self.forget_later:
+                self._forget(key, self.forget_later.pop(key))
+            elif result["ok"]:
+                self._tidy(key, False)
+
+        self._in_pool(job, done)
+
+    def _forget(self, key: str, is_work_kept: bool) -> None:
+        """The driver has all it wants of an ended execution. Its folder leaves its place at once."""
+        home = os.path.join(self.folder, "exec", key)
+        if key in self.collecting:
+            self.forget_later[key] = is_work_kept
+        elif is_work_kept:
+            for name in ("out", "err"):
+                collect.to_trash(self.folder, os.path.join(home, name))
+        else:
+            collect.to_trash(self.folder, home)
+
+
+def main(folder: str, linger: float, slots: int | None, keeper_command: list[str]) -> int:
+    """Run the agent of this root; 0 when another one already does."""
+    folder = os.path.realpath(folder)
+    os.umask(0o077)
+    root.make(folder)
+    deadline = time.monotonic() + 10
+    while (held := root.lock(folder, "agent.lock")) is None:
+        # Another one: it answers, or it is about to end.
+        with contextlib.suppress(OSError):
+            with address.connect(folder, "agent.sock") as other:
+                other.settimeout(2)
+                other.sendall(b"GET /ping HTTP/1.1\r\nConnection: close\r\n\r\n")
+                if other.recv(64):
+                    return 0
+        if time.monotonic() > deadline:
+            root.say(folder, "agent", "another agent has this folder but does not answer; see the pid in agent.lock")
+            return 75
+        time.sleep(0.01)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        agent = Agent(folder, linger, slots, keeper_command)
+        root.say(folder, "agent", f"started, version {VERSION}, python {sys.version.split()[0]}")
+        agent._in_pool(lambda: collect.empty_trash(folder), lambda: None)
+        agent.run()
+    except Exception:
+        root.say(folder, "agent", "died: " + traceback.format_exc())
+        return 70
+    root.say(folder, "agent", "ended")
+    os.close(held)
+    return 0

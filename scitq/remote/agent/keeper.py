@@ -1,0 +1,396 @@
+"""The keeper: parent of all tasks. It starts them, waits for them and writes the journal; it outlives the agent.
+
+One thread, one loop, no HTTP, no blocking work, no sync. It listens on `keeper.sock` for lines of JSON: the orders of
+the driver as the agent got them, and a few questions of the agent itself. What it knows of tasks is `tasks`, how it
+finds its tasks again after its own death is `recovery`, what it says to agents is `Channel` below.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+import traceback
+from typing import Any
+
+from scitq.remote.agent import VERSION, address, processes, recovery, root
+from scitq.remote.agent.orders import BadOrder, Order, OrderFile, key_of
+from scitq.remote.agent.tasks import Tasks
+
+RING_EXITS = 32
+RING_S = 0.005
+RING_STARTS_S = 0.02
+CAP_S = 2.0
+RETRY_S = 1.0
+ALONE_S = 60.0
+ORDERS_BYTES = 1 << 16
+RECEIVE_BYTES = 1 << 18
+LONGEST_LINE = 256 << 20
+
+
+class Channel:
+    """One connected agent."""
+
+    __slots__ = ("inbox", "is_agent", "outbox", "sock", "wants_write")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.inbox = bytearray()
+        self.outbox = bytearray()
+        self.is_agent = False
+        self.wants_write = False
+
+    def say(self, message: dict[str, Any]) -> None:
+        """Queue one line; it leaves at the end of the round."""
+        self.outbox += json.dumps(message).encode("ascii") + b"\n"
+
+
+class Keeper:
+    """The loop, and what a line from the agent means."""
+
+    def __init__(self, folder: str, slots: int) -> None:
+        self.folder = folder
+        self.journal, facts = recovery.open_journal("journal", slots)
+        self.orders = OrderFile("orders")
+        self.tasks = Tasks(folder, self.journal, facts)
+        self.channels: dict[int, Channel] = {}
+        self.selector = selectors.DefaultSelector()
+        self.listener = address.listen(folder, "keeper.sock")
+        self.selector.register(self.listener, selectors.EVENT_READ, None)
+        self.accepted = bytearray()
+        """Lines of orders taken in this round, not yet in the order file."""
+        self.confirm: list[tuple[Channel, Any]] = []
+        self.stop: str | None = None
+        self.rung = self.journal.end
+        self.ring_at: float | None = None
+        self.told_segments: list[int] = []
+        self.cap_at: float | None = None
+        self.retry_at: float | None = None
+        self.alone_at: float | None = time.monotonic() + ALONE_S
+        self._hear_children()
+        recovery.resume(self.tasks, facts)
+        recovery.requeue(self.tasks, self.orders, facts)
+        self.tasks.watch_adopted(self.selector)
+
+    def _hear_children(self) -> None:
+        """A signal of a child's end (or of the system's) wakes the loop through a socket."""
+        self.wake, sender = socket.socketpair()
+        self.wake.setblocking(False)
+        sender.setblocking(False)
+        self.sender = sender
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, self._terminated)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+        self.selector.register(self.wake, selectors.EVENT_READ, None)
+
+    def _terminated(self, *_: object) -> None:
+        self.stop = "now"
+
+    # The loop.
+
+    def run(self) -> None:
+        """Until told to stop and nothing is left to wait for."""
+        first = True
+        while True:
+            ready = self.selector.select(0 if first else self._patience())
+            children = first
+            first = False
+            for key, mask in ready:
+                if key.fileobj is self.wake:
+                    with contextlib.suppress(BlockingIOError):
+                        self.wake.recv(4096)
+                    children = True
+                elif key.fileobj is self.listener:
+                    self._accept()
+                elif isinstance(key.data, Channel):
+                    if mask & selectors.EVENT_READ:
+                        self._hear(key.data)
+                    if mask & selectors.EVENT_WRITE:
+                        self._send(key.data)
+                else:
+                    self.tasks.gone(key.data, self.selector)
+            if children:
+                self.tasks.reap()
+            self._round()
+            if self.stop and self._may_end():
+                return
+
+    def _patience(self) -> float | None:
+        """Seconds until something is due; None when nothing is."""
+        due = [at for at in (self.ring_at, self.cap_at, self.retry_at, self.alone_at, self.tasks.next_due()) if at]
+        return max(0.0, min(due) - time.monotonic()) if due else None
+
+    def _round(self) -> None:
+        """Everything that follows from what was heard: one write to the journal, then starts, then answers."""
+        now = time.monotonic()
+        tasks = self.tasks
+        if self.stop == "now":
+            tasks.stop_all(now)
+        tasks.attend(now)
+        is_stored = self._store_orders()
+        if tasks.launch(is_stored) and is_stored:
+            self.retry_at = None
+            for channel, tag in self.confirm:
+                channel.say({"synced": tag})
+            self.confirm.clear()
+        else:
+            self.retry_at = now + RETRY_S
+        if tasks.running:
+            if self.cap_at is None:
+                self.cap_at = now + CAP_S
+            elif now >= self.cap_at:
+                tasks.cut()
+                self.cap_at = now + CAP_S
+        else:
+            self.cap_at = None
+        self._tidy()
+        self._ring(now)
+        for channel in list(self.channels.values()):
+            if channel.outbox and not channel.wants_write:
+                self._send(channel)
+        if self.alone_at and now >= self.alone_at:
+            self.alone_at = now + ALONE_S
+            if not tasks.running and not tasks.queue:
+                self.stop = "alone"
+
+    def _store_orders(self) -> bool:
+        if not self.accepted:
+            return True
+        try:
+            self.orders.append(self.accepted)
+        except OSError as error:
+            root.say(self.folder, "keeper", f"cannot store orders, trying again: {error}")
+            return False
+        self.accepted.clear()
+        return True
+
+    def _tidy(self) -> None:
+        """Forget orders that have started, seal a long segment, delete acknowledged ones."""
+        tasks, orders, journal = self.tasks, self.orders, self.journal
+        if orders.size >= ORDERS_BYTES and not self.accepted and not tasks.is_urgent:
+            if not tasks.queue:
+                orders.clear()
+            elif orders.size >= journal.end - journal.segments[-1] + (4 << 20):
+                self._purge()
+        if journal.is_long and journal.flush():
+            journal.seal(tasks.carried())
+        if len(journal.segments) > 1 and tasks.acked >= journal.segments[1] and not self.accepted:
+            # An order must not outlive the journal's word that it started: it would start again.
+            if self._purge():
+                base = max(segment for segment in journal.segments if segment <= tasks.acked)
+                journal.drop_before(base)
+                tasks.forget_before(base)
+
+    def _purge(self) -> bool:
+        try:
+            if self.tasks.queue:
+                self.orders.rewrite(list(self.tasks.queue.values()))
+            else:
+                self.orders.clear()
+        except OSError as error:
+            root.say(self.folder, "keeper", f"cannot rewrite the orders, trying again: {error}")
+            return False
+        return True
+
+    def _ring(self, now: float) -> None:
+        """Tell the agent how far it may read: rarely enough to group, soon enough when somebody waits."""
+        tasks, journal = self.tasks, self.journal
+        if journal.end == self.rung:
+            if journal.tail != journal.end and self.ring_at is None:
+                self.ring_at = now + RING_STARTS_S
+            elif self.ring_at and now >= self.ring_at:
+                self.ring_at = None
+                if not journal.flush():
+                    self.retry_at = now + RETRY_S
+            if journal.end == self.rung:
+                return
+        if tasks.unrung and (tasks.unrung >= RING_EXITS or not tasks.queue or (self.ring_at and now >= self.ring_at)):
+            pass
+        elif tasks.unrung:
+            soon = tasks.unrung_since + RING_S
+            self.ring_at = soon if self.ring_at is None else min(self.ring_at, soon)
+            return
+        elif self.ring_at is None:
+            self.ring_at = now + RING_STARTS_S
+            return
+        elif now < self.ring_at:
+            return
+        journal.flush()
+        self.ring_at = None
+        self.rung = journal.end
+        message: dict[str, Any] = {"ring": self.rung}
+        if journal.segments != self.told_segments:
+            self.told_segments = list(journal.segments)
+            message["segments"] = self.told_segments
+        if tasks.left:
+            message["left"] = tasks.left
+            tasks.left = []
+        tasks.unrung = 0
+        for channel in self.channels.values():
+            if channel.is_agent:
+                channel.say(message)
+
+    def _may_end(self) -> bool:
+        if self.stop == "now":
+            return not self.tasks.running and self.journal.flush()
+        if self.tasks.running or self.tasks.queue or (self.tasks.owed and self.stop == "when_idle"):
+            return False
+        if self.tasks.acked >= self.tasks.last_exit and self.tasks.last_exit > self.tasks.noted_ack:
+            self.journal.add(json.dumps({"k": "acked", "to": self.tasks.acked}))
+        return self.journal.flush()
+
+    # What agents say.
+
+    def _accept(self) -> None:
+        try:
+            sock, _ = self.listener.accept()
+        except OSError:
+            return
+        sock.setblocking(False)
+        channel = Channel(sock)
+        self.channels[sock.fileno()] = channel
+        self.selector.register(sock, selectors.EVENT_READ, channel)
+        self.alone_at = None
+
+    def _drop(self, channel: Channel) -> None:
+        self.channels.pop(channel.sock.fileno(), None)
+        self.selector.unregister(channel.sock)
+        channel.sock.close()
+        self.confirm = [entry for entry in self.confirm if entry[0] is not channel]
+        if not self.channels:
+            self.alone_at = time.monotonic() + ALONE_S
+
+    def _send(self, channel: Channel) -> None:
+        try:
+            sent = channel.sock.send(channel.outbox)
+            del channel.outbox[:sent]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._drop(channel)
+            return
+        if bool(channel.outbox) != channel.wants_write:
+            channel.wants_write = bool(channel.outbox)
+            mask = selectors.EVENT_READ | (selectors.EVENT_WRITE if channel.wants_write else 0)
+            self.selector.modify(channel.sock, mask, channel)
+
+    def _hear(self, channel: Channel) -> None:
+        try:
+            data = channel.sock.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data or len(channel.inbox) > LONGEST_LINE:
+            self._drop(channel)  # a partial line goes with it: its sender repeats what was not confirmed
+            return
+        inbox = channel.inbox
+        inbox += data
+        end = data.rfind(b"\n")
+        if end < 0:
+            return
+        end += len(inbox) - len(data) + 1
+        lines = bytes(inbox[:end])
+        del inbox[:end]
+        for line in lines.split(b"\n"):
+            if line:
+                self._command(line, channel)
+
+    def _command(self, line: bytes, channel: Channel) -> None:
+        """Carry out one line. Nothing that an agent says may end the keeper."""
+        try:
+            said = json.loads(line)
+            if not isinstance(said, dict):
+                raise BadOrder("not an object")
+            self._obey(said, line, channel)
+        except (BadOrder, ValueError, RecursionError) as error:
+            self._refuse(line, str(error))
+        except Exception as error:
+            root.say(self.folder, "keeper", traceback.format_exc())
+            self._refuse(line, f"{type(error).__name__}: {error}")
+
+    def _refuse(self, line: bytes, note: str) -> None:
+        text = line[:200].decode("utf-8", "replace")
+        self.journal.add(json.dumps({"k": "bad", "line": text, "note": note, "at": time.time()}))
+        self.tasks.is_urgent = True
+
+    def _obey(self, said: dict[str, Any], line: bytes, channel: Channel) -> None:
+        tasks = self.tasks
+        if "order" in said:
+            self._take(said, line)
+        elif "sync" in said:
+            self.confirm.append((channel, said["sync"]))
+        elif "where" in said:
+            channel.say({"tag": said["tag"], **tasks.where(key_of(said["where"]))})
+        elif "held" in said:
+            channel.say({"tag": said["tag"], **tasks.held()})
+        elif "cancel" in said:
+            grace = said.get("grace")
+            if grace is not None and (isinstance(grace, bool) or not isinstance(grace, (int, float)) or grace < 0):
+                raise BadOrder("grace must be a number of seconds")
+            tasks.cancel(said["cancel"], key_of(said["cancel"]), grace)
+        elif "ack" in said:
+            tasks.acked = max(tasks.acked, int(said["ack"]))
+        elif "collected" in said:
+            tasks.collected(said["collected"])
+        elif "signal" in said:
+            tasks.signal(key_of(said["signal"]), int(said["number"]))
+        elif "slots" in said:
+            tasks.set_slots(said["slots"])
+        elif "stop" in said:
+            if said["stop"] not in ("now", "when_idle"):
+                raise BadOrder("stop is either now or when_idle")
+            tasks.acked = max(tasks.acked, int(said.get("acked", 0)))
+            self.stop = said["stop"]
+        elif "hello" in said:
+            channel.is_agent = True
+            self.told_segments = list(self.journal.segments)
+            facts = {"pid": os.getpid(), "journal": self.journal.id, "segments": self.told_segments, "end": self.rung}
+            more = {"acked": tasks.acked, "version": VERSION, "stop": self.stop, "left": list(tasks.owed.values())}
+            channel.say({"hello": {**facts, **more}})
+        else:
+            raise BadOrder("no such command")
+
+    def _take(self, said: dict[str, Any], line: bytes) -> None:
+        key = key_of(said["order"])
+        if self.tasks.is_known(key):
+            return
+        try:
+            order = Order(said)
+        except BadOrder as error:
+            self.tasks.refuse(said["order"], key, str(error))
+            return
+        self.accepted += line + b"\n"
+        self.tasks.queue[key] = order
+        self.tasks.waiting.append(key)
+
+
+def main(folder: str, slots: int, ready: int | None) -> int:
+    """Run the keeper of this root; 75 when another one has it."""
+    folder = os.path.realpath(folder)
+    os.umask(0o077)
+    root.make(folder)
+    os.chdir(folder)
+    held = root.lock(folder, "keeper.lock")
+    if held is None:
+        return 75
+    processes.adopt_orphans()
+    try:
+        keeper = Keeper(folder, slots)
+        if ready is not None:
+            os.close(ready)
+        root.say(folder, "keeper", f"started, journal {keeper.journal.id} at {keeper.journal.end}")
+        keeper.run()
+    except Exception:
+        root.say(folder, "keeper", "died: " + traceback.format_exc())
+        return 70
+    root.say(folder, "keeper", "ended")
+    sys.stdout.flush()
+    return 0

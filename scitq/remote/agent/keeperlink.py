@@ -1,0 +1,235 @@
+"""The agent's line to its keeper: starting one when there is none, questions and answers, rings.
+
+Everything that wants a confirmation is repeated to the next keeper when this one dies first; all of it is harmless to
+repeat.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import socket
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from scitq.remote.agent import address, root
+
+if TYPE_CHECKING:
+    from scitq.remote.agent.agent import Agent
+
+FIRST_WAIT_S = 0.02
+LONGEST_WAIT_S = 5.0
+
+
+class KeeperLink:
+    """One connection to the keeper, made again whenever it breaks."""
+
+    def __init__(self, agent: Agent, command: list[str], slots: int | None) -> None:
+        self.agent = agent
+        self.command = command
+        self.slots = slots
+        self.sock: socket.socket | None = None
+        self.pid = 0
+        self.child = 0
+        self.ready_pipe = -1
+        self.retry_at: float | None = None
+        self.wait = FIRST_WAIT_S
+        self.is_known = False
+        """Whether this keeper has said which journal it writes."""
+        self.inbox = bytearray()
+        self.outbox = bytearray()
+        self.wants_write = False
+        self.tag = 0
+        self.open: dict[int, tuple[bytes, Callable[[dict[str, Any]], None]]] = {}
+        """What is not answered yet, oldest first."""
+        self.waiting: list[Callable[[], None]] = []
+
+    # Making the connection.
+
+    def connect(self) -> None:
+        """Connect; start a keeper if nobody answers."""
+        self.retry_at = None
+        self._bury()
+        try:
+            self.sock = address.connect(self.agent.folder, "keeper.sock")
+        except OSError:
+            self._start()
+            return
+        self.sock.setblocking(False)
+        self.agent.selector.register(self.sock, selectors.EVENT_READ, self)
+        self.wants_write = False
+        self.inbox.clear()
+        self.outbox = bytearray(b'{"hello":1}\n')
+        for data, _ in self.open.values():
+            self.outbox += data
+
+    def _start(self) -> None:
+        """Start a keeper that is not our child's child; a pipe tells when it listens or has died."""
+        if self.child or self.ready_pipe >= 0:
+            self.retry_at = time.monotonic() + FIRST_WAIT_S
+            return
+        ready, theirs = os.pipe()
+        arguments = ["--root", self.agent.folder, "--ready-fd", "3"]
+        if self.slots is not None:
+            arguments += ["--slots", str(self.slots)]
+        try:
+            if theirs == 3:  # dup2 onto itself would leave it closed on exec
+                theirs = os.dup(theirs)
+                os.close(3)
+            actions = [(os.POSIX_SPAWN_DUP2, theirs, 3)]
+            command = [*self.command, *arguments]
+            self.child = os.posix_spawn(command[0], command, os.environ, file_actions=actions, setsid=True)
+        except OSError as error:
+            root.say(self.agent.folder, "agent", f"cannot start a keeper: {error}")
+            os.close(ready)
+            self._try_later()
+            return
+        finally:
+            os.close(theirs)
+        self.ready_pipe = ready
+        self.agent.selector.register(ready, selectors.EVENT_READ, self)
+
+    def _try_later(self) -> None:
+        self.retry_at = time.monotonic() + self.wait
+        self.wait = min(LONGEST_WAIT_S, self.wait * 2)
+
+    def _bury(self) -> None:
+        if self.child:
+            with contextlib.suppress(ChildProcessError):
+                if os.waitpid(self.child, os.WNOHANG)[0] == 0:
+                    return
+            self.child = 0
+
+    def _lost(self) -> None:
+        """The keeper is gone, or at least the line."""
+        assert self.sock is not None
+        self.agent.selector.unregister(self.sock)
+        self.sock.close()
+        self.sock = None
+        self.is_known = False
+        if not self.agent.keeper_is_gone():
+            root.say(self.agent.folder, "agent", f"the keeper (pid {self.pid}) is gone")
+            self._try_later()
+
+    def ready(self, what: Any, mask: int) -> None:
+        """Something happened on one of our descriptors."""
+        if what == self.ready_pipe:
+            self.agent.selector.unregister(self.ready_pipe)
+            os.close(self.ready_pipe)
+            self.ready_pipe = -1
+            try:
+                probe = address.connect(self.agent.folder, "keeper.sock")
+            except OSError:
+                self._try_later()  # it died, or another one holds the lock and is ending
+                return
+            probe.close()
+            self.connect()
+            return
+        if what is not self.sock:
+            return
+        if mask & selectors.EVENT_WRITE:
+            self.send()
+        if mask & selectors.EVENT_READ and self.sock is not None:
+            self._receive()
+
+    def attend(self, now: float) -> None:
+        """Try again when it is time."""
+        if self.retry_at is not None and now >= self.retry_at and self.sock is None:
+            self.connect()
+
+    # Talking.
+
+    def send(self) -> None:
+        """Everything said in this round, in one write."""
+        if self.sock is None or not self.outbox:
+            return
+        try:
+            sent = self.sock.send(self.outbox)
+            del self.outbox[:sent]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._lost()
+            return
+        if bool(self.outbox) != self.wants_write:
+            self.wants_write = bool(self.outbox)
+            mask = selectors.EVENT_READ | (selectors.EVENT_WRITE if self.wants_write else 0)
+            self.agent.selector.modify(self.sock, mask, self)
+
+    def _queue(self, data: bytes, call: Callable[[dict[str, Any]], None]) -> None:
+        self.open[self.tag] = (data, call)
+        if self.sock is not None:
+            self.outbox += data
+
+    def ask(self, question: dict[str, Any], call: Callable[[dict[str, Any]], None]) -> None:
+        """Have `call` called with the keeper's answer."""
+        self.tag += 1
+        self._queue(json.dumps({**question, "tag": self.tag}).encode("ascii") + b"\n", call)
+
+    def hand(self, lines: bytes, call: Callable[[], None]) -> None:
+        """Hand commands on as they are; `call` once the keeper has them on disk."""
+        self.tag += 1
+        self._queue(lines + b'{"sync":%d}\n' % self.tag, lambda _: call())
+
+    def tell(self, message: dict[str, Any]) -> None:
+        """Something that may be lost with the keeper."""
+        if self.sock is not None:
+            self.outbox += json.dumps(message).encode("ascii") + b"\n"
+
+    def when_known(self, call: Callable[[], None]) -> None:
+        """Call now, or when a keeper has said what its journal is."""
+        if self.is_known:
+            call()
+        else:
+            self.waiting.append(call)
+
+    def _receive(self) -> None:
+        assert self.sock is not None
+        try:
+            data = self.sock.recv(1 << 18)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._lost()
+            return
+        self.inbox += data
+        *lines, rest = self.inbox.split(b"\n")
+        self.inbox = rest
+        for line in lines:
+            self._hear(json.loads(line))
+
+    def _hear(self, said: dict[str, Any]) -> None:
+        agent = self.agent
+        if "ring" in said:
+            agent.rung = said["ring"]
+            if "segments" in said:
+                agent.journal.adopt(agent.journal.id, said["segments"])
+            if "left" in said:
+                agent.left(said["left"])
+            agent.outputs.rung()
+        elif "synced" in said:
+            entry = self.open.pop(said["synced"], None)
+            if entry:
+                entry[1](said)
+        elif "tag" in said:
+            entry = self.open.pop(said["tag"], None)
+            if entry:
+                entry[1](said)
+        elif "hello" in said:
+            hello = said["hello"]
+            self.pid, self.wait, self.is_known = hello["pid"], FIRST_WAIT_S, True
+            is_new = hello["journal"] != agent.journal.id
+            agent.journal.adopt(hello["journal"], hello["segments"])
+            agent.rung = hello["end"]
+            agent.stop = agent.stop or (hello["stop"] if hello["stop"] in ("now", "when_idle") else None)
+            if is_new:
+                agent.journal_is_new()
+            agent.left(hello["left"])
+            waiting, self.waiting = self.waiting, []
+            for call in waiting:
+                call()

@@ -1,0 +1,156 @@
+"""What an order may say, and the file that remembers accepted orders until they start.
+
+Pure reading of one JSON object, and an append-only file. Queueing and running is `keeper`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+CAP_BYTES = 1 << 30
+GRACE_S = 10.0
+_SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+
+
+class BadOrder(Exception):
+    """The order cannot be carried out as written; the text says why."""
+
+
+def key_of(value: Any) -> str:
+    """The text form of an execution id, which is also the name of its folder; ValueError for anything unsafe."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63:
+        return str(value)
+    if isinstance(value, str) and 0 < len(value) <= 100 and value[0] != "." and _SAFE.issuperset(value):
+        return value
+    raise ValueError("an execution id is a number or up to 100 letters, digits, dots, dashes and underscores")
+
+
+def _encoded(text: Any, what: str) -> str:
+    if not isinstance(text, str):
+        raise BadOrder(f"{what} must be a text")
+    if "\0" in text:
+        raise BadOrder(f"{what} holds a NUL, which no program can be given")
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise BadOrder(f"{what} holds a character that is neither text nor an escaped byte") from None
+    return text
+
+
+def _number(order: dict[str, Any], name: str, low: float) -> float | None:
+    value = order.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value < 1e15:
+        raise BadOrder(f"{name} must be a number from {low:g}")
+    return float(value)
+
+
+def _variables(order: dict[str, Any], name: str) -> dict[str, str]:
+    value = order.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise BadOrder(f"{name} must be an object of texts")
+    for variable, text in value.items():
+        _encoded(text, f"{name}: the value of {variable!r}")
+        if not variable or "=" in _encoded(variable, f"a name in {name}"):
+            raise BadOrder(f"{name}: {variable!r} cannot be the name of a variable")
+    return value
+
+
+class Order:
+    """One accepted order, checked."""
+
+    __slots__ = ("argv", "base", "cap", "cpu", "cwd", "deliver", "env", "grace", "id", "key", "raw", "script", "task",
+                 "timeout")  # fmt: skip
+
+    def __init__(self, raw: dict[str, Any]) -> None:
+        self.raw = raw
+        self.id = raw["order"]
+        self.key = key_of(self.id)
+        self.task = _encoded(str(raw.get("task", "")), "task")
+        argv, script = raw.get("argv"), raw.get("script")
+        self.script: str | None = None
+        if script is not None:
+            if argv is not None:
+                raise BadOrder("an order has either argv or script")
+            shell = raw.get("shell", True)
+            shell = "sh" if shell is True or shell is None else shell
+            if not _encoded(shell, "shell"):
+                raise BadOrder("shell is empty")
+            self.script = _encoded(script, "script")
+            self.argv = [shell]
+        else:
+            if not isinstance(argv, list) or not argv:
+                raise BadOrder("argv must be a list with at least the program's name")
+            self.argv = [_encoded(word, "a word of argv") for word in argv]
+            if not argv[0]:
+                raise BadOrder("the program's name is empty")
+        self.env = _variables(raw, "env")
+        self.base = _variables(raw, "base")
+        self.cwd = None if raw.get("cwd") is None else _encoded(raw["cwd"], "cwd")
+        self.deliver = None if raw.get("deliver") is None else _encoded(raw["deliver"], "deliver")
+        for name, path in (("cwd", self.cwd), ("deliver", self.deliver)):
+            if path is not None and not path.startswith("/"):
+                raise BadOrder(f"{name} must be an absolute path")
+        self.timeout = _number(raw, "timeout", 0)
+        grace = _number(raw, "grace", 0)
+        self.grace = GRACE_S if grace is None else grace
+        cap = _number(raw, "cap", 0)
+        self.cap = CAP_BYTES if cap is None else int(cap)
+        cpu = _number(raw, "cpu", 0)
+        self.cpu = None if cpu is None else max(1, int(cpu))
+
+
+class OrderFile:
+    """Accepted orders on disk: appended before anything else is done with them, dropped once started."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        self.size = os.fstat(self.file).st_size
+
+    def read(self) -> list[bytes]:
+        """All complete lines; a torn last one was never confirmed to anybody and is cut off."""
+        whole = bytearray()
+        while chunk := os.pread(self.file, 1 << 20, len(whole)):
+            whole += chunk
+        complete = whole.rfind(b"\n") + 1
+        if complete != len(whole):
+            os.ftruncate(self.file, complete)
+        self.size = complete
+        return bytes(whole[:complete]).splitlines()
+
+    def append(self, lines: bytes) -> None:
+        """All or nothing: a part written to a full disk is taken back before the error is passed on."""
+        try:
+            written = os.write(self.file, lines)
+            if written != len(lines):
+                raise OSError(28, "the disk is full")
+        except OSError:
+            os.ftruncate(self.file, self.size)
+            raise
+        self.size += len(lines)
+
+    def clear(self) -> None:
+        """Nothing in it is wanted any more."""
+        os.ftruncate(self.file, 0)
+        self.size = 0
+
+    def rewrite(self, orders: list[Order]) -> None:
+        """Keep only these."""
+        fresh = self.path + ".new"
+        text = "".join(json.dumps(order.raw) + "\n" for order in orders).encode("ascii")
+        file = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+        try:
+            if os.write(file, text) != len(text):
+                raise OSError(28, "the disk is full")
+            os.rename(fresh, self.path)
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(self.file)
+        self.file, self.size = file, len(text)

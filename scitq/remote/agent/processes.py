@@ -1,0 +1,136 @@
+"""What the system tells about processes: who is alive, since when, and with which execution in its environment.
+
+Linux's /proc first; elsewhere the answers are coarser and said to be so.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import NamedTuple
+
+_HAS_PROC = os.path.exists("/proc/self/stat")
+_TICK = os.sysconf("SC_CLK_TCK")
+_MATCH_S = 0.5
+
+
+class Facts(NamedTuple):
+    """Of a live process: seconds from boot to its start, its parent, group and session."""
+
+    started: float
+    parent: int
+    group: int
+    session: int
+
+
+def boot_id() -> str:
+    """A text that changes with every boot; empty where the system has none."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        pass
+    if sys.platform == "darwin":
+        import ctypes
+
+        buffer, size = ctypes.create_string_buffer(64), ctypes.c_size_t(64)
+        if ctypes.CDLL(None).sysctlbyname(b"kern.bootsessionuuid", buffer, ctypes.byref(size), None, 0) == 0:
+            return buffer.value.decode("ascii", "replace")
+    return ""
+
+
+def boot_time() -> float:
+    """Seconds since boot, suspended time included, as /proc/<pid>/stat counts; else the monotonic clock."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
+
+
+def facts(pid: int) -> Facts | None:
+    """Facts of a process that still runs; None when it is gone or a zombie."""
+    if not _HAS_PROC:
+        try:
+            return Facts(-1.0, 0, os.getpgid(pid), os.getsid(pid))
+        except OSError:
+            return None
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    if len(fields) < 20 or fields[0] in (b"Z", b"X"):
+        return None
+    return Facts(int(fields[19]) / _TICK, int(fields[1]), int(fields[2]), int(fields[3]))
+
+
+def environment(pid: int) -> list[bytes] | None:
+    """The environment a process was started with; None when it cannot be read."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return file.read().split(b"\0")
+    except OSError:
+        return None
+
+
+def _marks(execution: str, journal: str) -> tuple[bytes, bytes]:
+    return b"SCITQ_EXECUTION=" + os.fsencode(execution), b"SCITQ_JOURNAL=" + os.fsencode(journal)
+
+
+def is_execution(pid: int, since: float, execution: str, journal: str) -> bool:
+    """Whether `pid` still is the process that was spawned at `since` for this execution, not a recycled number."""
+    found = facts(pid)
+    if found is None or found.group != pid or found.session != pid:
+        return False
+    if found.started >= 0 and abs(found.started - since) > _MATCH_S:
+        return False
+    env = environment(pid)
+    if not env:
+        return True
+    marks = _marks(execution, journal)
+    if marks[0] in env and marks[1] in env:
+        return True
+    # A program may have written its title over its environment: only a whole, different environment is proof.
+    return not any(entry.startswith(b"PATH=") for entry in env)
+
+
+def find(execution: str, journal: str, since: float) -> int | None:
+    """The session leader spawned for an execution whose pid was never written down.
+
+    Its children carry the same environment; those that became session leaders themselves started later.
+    """
+    best: tuple[float, int] | None = None
+    for pid in with_execution(execution, journal):
+        found = facts(pid)
+        if found is None or found.session != pid or found.started < since - _MATCH_S:
+            continue
+        if best is None or (found.started, pid) < best:
+            best = (found.started, pid)
+    return None if best is None else best[1]
+
+
+def with_execution(execution: str, journal: str) -> list[int]:
+    """All live processes that carry this execution in their environment."""
+    if not _HAS_PROC:
+        return []
+    marks = _marks(execution, journal)
+    own = os.getpid()
+    pids = []
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) != own:
+            env = environment(int(name))
+            if env and marks[0] in env and marks[1] in env:
+                pids.append(int(name))
+    return pids
+
+
+def adopt_orphans() -> None:
+    """Become the parent of orphaned descendants (Linux); without it escaped daemons go unnoticed, no more."""
+    if sys.platform != "linux":
+        return
+    try:
+        import ctypes
+
+        ctypes.CDLL(None, use_errno=True).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+    except (ImportError, OSError, AttributeError):
+        return
