@@ -1,0 +1,697 @@
+"""The driver: the one process that, at this moment, turns what the state file says into work done.
+
+One thread, one loop: take what agents report and store it with its consequences, let `placement` decide, write the decisions,
+and do what the file then says ought to be done. Everything but connections is read back from the file, so a driver may die at
+any instruction and the next one goes on. Who may drive is decided by `store.lease`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import selectors
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from scitq.errors import (
+    BadAnswer,
+    Closed,
+    ForkedProcess,
+    LinkBroken,
+    ScitqError,
+    StaleDriver,
+    StateFileFull,
+    WorkerError,
+)
+from scitq.events import EventKind
+from scitq.placement import place
+from scitq.remote import local
+from scitq.remote.link import Answer, Stream
+from scitq.remote.orders import lines, to_bytes
+from scitq.states import Outcome, Stage, TaskState, WorkerState
+from scitq.store import executions, journal, logs, query, tasks, workers
+from scitq.store.connection import Store
+from scitq.store.executions import Exit, Order
+from scitq.store.lease import Lease
+from scitq.task import ExecutionId
+from scitq.worker import LOCAL, Capacity, WorkerId, WorkerRow, window
+
+log = logging.getLogger("scitq")
+
+# How long an agent holds a poll with nothing to tell. Only a fallback: a broken connection shows at once.
+POLL_S = 600
+# How often a process that may drive looks whether the driver has died (a driver that ends says so at once).
+CANDIDATE_S = 1.0
+RECONNECT_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+FETCH_BYTES = 4 << 20
+
+
+@dataclass
+class Contact:
+    """The connection to one worker's agent: nothing here outlives it, the file holds all that counts."""
+
+    worker: WorkerId
+    root: Path
+    events: Stream | None = None
+    commands: Stream | None = None
+    # What the answers on the command stream will be about, in order.
+    asked: deque[str] = field(default_factory=deque)
+    journal: str | None = None
+    acked: int = 0
+    # After a (re)connection the agent's list of what it holds is compared with the file, once its journal was read so far.
+    held: dict[str, Any] | None = None
+    synced: bool = False
+    connecting: bool = False
+    failures: int = 0
+    next_try: float = 0.0
+    slots_sent: int | None = None
+    stops_sent: set[ExecutionId] = field(default_factory=set)
+    forget: list[ExecutionId] = field(default_factory=list)
+    forget_logs: list[ExecutionId] = field(default_factory=list)
+    tails: dict[tuple[ExecutionId, int], int | None] = field(default_factory=dict)
+    # After a failure to bring a log home (a full disk, say) the next try waits.
+    tail_after: float = 0.0
+    mean_run_s: float | None = None
+
+    @property
+    def connected(self) -> bool:
+        """Both streams are open."""
+        return self.events is not None and self.commands is not None
+
+
+class Plan:
+    """What one transaction makes of a contact: copies of its place, and what is to be said to its agent."""
+
+    def __init__(self, contact: Contact) -> None:
+        self.contact = contact
+        self.worker = contact.worker
+        self.journal = contact.journal
+        self.acked = contact.acked
+        self.held = contact.held
+        self.synced = contact.synced
+        self.mean_run_s = contact.mean_run_s
+        self.commands: list[dict[str, Any]] = []
+        self.forget: list[ExecutionId] = []
+        self.forget_logs: list[ExecutionId] = []
+
+
+class Driver:
+    """Drives a state file from a background thread, when and as long as this process holds the lease.
+
+    `on_end` is called from that thread when driving has ended for good: with None after `stop`, else with the reason.
+    """
+
+    def __init__(
+        self, store: Store, *, on_end: Callable[[ScitqError | None], None] | None = None, linger_s: float = 60.0
+    ) -> None:
+        self._store = store
+        self._lease = Lease(store)
+        self._on_end = on_end
+        self._linger_s = linger_s
+        self._contacts: dict[WorkerId, Contact] = {}
+        self._contexts: dict[int, dict[str, Any]] = {}
+        self._inbox: deque[Callable[[], None]] = deque()
+        self._selector = selectors.DefaultSelector()
+        self._wake_r, self._wake_w = os.pipe()
+        os.set_blocking(self._wake_r, False)
+        os.set_blocking(self._wake_w, False)
+        self._stop = threading.Event()
+        self.driving = threading.Event()
+        self.ended = threading.Event()
+        self._thread = threading.Thread(target=self._main, name="scitq-driver", daemon=True)
+
+    def start(self) -> None:
+        """Begin to drive, or to stand by until the present driver ends."""
+        self._thread.start()
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        """Stop dispatching and give the lease back. What workers hold goes on."""
+        self._stop.set()
+        self.wake()
+        if threading.current_thread() is not self._thread:
+            self._thread.join(timeout_s)
+
+    def wake(self) -> None:
+        """Look at the file again."""
+        with contextlib.suppress(BlockingIOError, OSError):
+            os.write(self._wake_w, b"w")
+
+    # --- life -----------------------------------------------------------------------------------------------------------
+
+    def _main(self) -> None:
+        reason: ScitqError | None = None
+        unsubscribe: Callable[[], None] | None = None
+        try:
+            self._selector.register(self._wake_r, selectors.EVENT_READ, None)
+            unsubscribe = self._store.subscribe(self.wake)
+            while not self._stop.is_set() and not self._lease.try_acquire():
+                self._wait(CANDIDATE_S)
+            if not self._stop.is_set():
+                self._drive()
+        except (Closed, ForkedProcess):
+            pass
+        except ScitqError as problem:
+            reason = problem
+            log.warning("this process stopped driving %s: %s", self._store.path.name, problem)
+        except Exception as problem:
+            reason = ScitqError(f"the driver of {self._store.path.name} failed: {type(problem).__name__}: {problem}")
+            log.exception("the driver of %s failed", self._store.path.name)
+        finally:
+            self.driving.clear()
+            if unsubscribe is not None:
+                unsubscribe()
+            for contact in self._contacts.values():
+                self._hang_up(contact)
+            with contextlib.suppress(ScitqError):
+                self._lease.release()
+            self._selector.close()
+            self.ended.set()
+            if self._on_end is not None:
+                self._on_end(reason)
+
+    def _drive(self) -> None:
+        self._store.write(self._open_for_business)
+        self.driving.set()
+        timeout: float | None = 0.0
+        while not self._stop.is_set():
+            polled = self._wait(timeout)
+            if self._replaced():
+                raise StaleDriver(
+                    f"another driver has taken over {self._store.path.name}; this one writes nothing more."
+                )
+            if self._stop.is_set():
+                break
+            try:
+                timeout = self._round(polled)
+            except StateFileFull as problem:
+                # Nothing is lost: agents keep what was not acknowledged. Look again when space may have been made.
+                log.warning("%s", problem)
+                for contact in self._contacts.values():
+                    self._hang_up(contact)
+                timeout = 10.0
+
+    def _open_for_business(self, db: apsw.Connection) -> None:
+        self._lease.check(db)
+        db.execute("update lead set stop_wanted = 0")
+        now = _now_ms()
+        workers.ensure(
+            db,
+            now,
+            LOCAL,
+            LOCAL,
+            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        )
+        journal.note(db, now, EventKind.DRIVER, pid=os.getpid(), epoch=self._lease.epoch)
+
+    def _replaced(self) -> bool:
+        row = query.one(self._store.reader(), "select epoch, stop_wanted from lead")
+        if row[1]:
+            self._stop.set()
+        return bool(row[0] != self._lease.epoch)
+
+    def _wait(self, timeout: float | None) -> list[tuple[Contact, Answer]]:
+        """Wait for something to do, and read what came from agents; returns the answers to polls for events."""
+        polled: list[tuple[Contact, Answer]] = []
+        for key, mask in self._selector.select(timeout):
+            if key.data is None:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._wake_r, 4096)
+                continue
+            contact, stream = key.data
+            if stream.fileno() < 0:
+                continue  # hung up earlier in this very loop
+            try:
+                if mask & selectors.EVENT_WRITE and stream.flush():
+                    self._selector.modify(stream, selectors.EVENT_READ, key.data)
+                if mask & selectors.EVENT_READ:
+                    for answer in stream.read():
+                        self._take(contact, stream, answer, polled)
+            except WorkerError as problem:
+                self._lose(contact, problem)
+        while self._inbox:
+            self._inbox.popleft()()
+        return polled
+
+    def _take(self, contact: Contact, stream: Stream, answer: Answer, polled: list[tuple[Contact, Answer]]) -> None:
+        if answer.status == 409:
+            raise StaleDriver(f"the agent of worker {contact.worker} is driven by a newer driver; this one stops.")
+        if answer.status != 200:
+            raise BadAnswer(f"worker {contact.worker}: the agent answered {answer.status}: {answer.body[:200]!r}")
+        if stream is contact.events:
+            polled.append((contact, answer))
+        elif contact.asked.popleft() == "held":
+            contact.held = answer.json()
+
+    # --- one round ------------------------------------------------------------------------------------------------------
+
+    def _round(self, polled: list[tuple[Contact, Answer]]) -> float | None:
+        """Store what came, decide, write, act. Returns how long there is nothing to do unless something happens."""
+        reader = self._store.reader()
+        known = {row.id: row for row in workers.all_of(reader)}
+        polled = [(contact, answer) for contact, answer in polled if contact.connected]
+        if polled or self._has_decisions(reader, known):
+            # The transaction may run twice (see store.writer), so it changes nothing but the file and its own plan.
+            for plan in self._store.write(lambda db: self._transact(db, polled, known)).values():
+                self._follow_plan(plan)
+        now = time.monotonic()
+        for row in known.values():
+            self._act(reader, row, now)
+        return self._idle_time(reader, now)
+
+    def _has_decisions(self, db: apsw.Connection, known: dict[WorkerId, WorkerRow]) -> bool:
+        due = tasks.next_due(db)
+        if due is not None and due <= _now_ms():
+            return True
+        if any(contact.held is not None and not _news_first(contact) for contact in self._contacts.values()):
+            return True
+        free = _free(
+            db, known, {contact.worker: contact.mean_run_s for contact in self._contacts.values() if contact.synced}
+        )
+        return bool(free) and bool(tasks.pending(db, 1))
+
+    def _transact(
+        self, db: apsw.Connection, polled: list[tuple[Contact, Answer]], known: dict[WorkerId, WorkerRow]
+    ) -> dict[WorkerId, Plan]:
+        self._lease.check(db)
+        now = _now_ms()
+        plans = {contact.worker: Plan(contact) for contact in self._contacts.values() if contact.connected}
+        for contact, answer in polled:
+            _apply(db, now, plans[contact.worker], answer)
+        for plan in plans.values():
+            if plan.held is not None and not _news_first(plan):
+                self._reconcile(db, now, plan)
+        tasks.release_due(db, now)
+        free = _free(db, known, {worker: plan.mean_run_s for worker, plan in plans.items() if plan.synced})
+        room = sum(capacity.slots + capacity.queue for capacity in free.values())
+        if room:
+            # With several workers more are read than fit, so that tasks bound to a full batch do not hide those behind them.
+            for order in executions.begin(
+                db, now, place(tasks.pending(db, room + 1000 if len(known) > 1 else room), free)
+            ):
+                plans[order.worker].commands.append(self._order(db, order))
+        return plans
+
+    def _follow_plan(self, plan: Plan) -> None:
+        """The transaction is in the file: what it decided becomes the present, and is said to the agent."""
+        contact = plan.contact
+        contact.journal, contact.acked, contact.mean_run_s = plan.journal, plan.acked, plan.mean_run_s
+        contact.held, contact.synced = plan.held, plan.synced
+        contact.forget += plan.forget
+        contact.forget_logs += plan.forget_logs
+        self._say(contact, plan.commands)
+        self._poll(contact)
+
+    def _reconcile(self, db: apsw.Connection, now: int, plan: Plan) -> None:
+        """Compare what the agent holds with what the file says it should hold: repeat orders that never arrived, and call
+        lost what was running and is not there any more."""
+        assert plan.held is not None
+        facts: dict[str, Any] = {
+            key: plan.held[key] for key in ("cpus", "memory", "python", "host", "version") if key in plan.held
+        }
+        held = {int(id) for id in plan.held["held"]}
+        plan.held = None
+        plan.synced = True
+        waiting = {order.execution: order for order in executions.unstarted(db, plan.worker)}
+        due = executions.logs_due(db, plan.worker)
+        for execution, state in executions.live(db, plan.worker).items():
+            if execution in held or execution in due:
+                continue
+            if execution in waiting:
+                plan.commands.append(self._order(db, waiting[execution]))
+            else:
+                stage = Stage.COLLECT if state is TaskState.COLLECTING else Stage.RUN
+                executions.finish(db, now, execution, Outcome.LOST, stage, "its worker does not know of it any more")
+        row = workers.find(db, int(plan.worker))
+        if row.state in (WorkerState.PREPARING, WorkerState.UNREACHABLE):
+            workers.move(db, now, plan.worker, WorkerState.READY)
+        if facts != dict(row.facts):
+            workers.describe(db, plan.worker, facts)
+
+    def _order(self, db: apsw.Connection, order: Order) -> dict[str, Any]:
+        spec = order.spec
+        command: dict[str, Any] = {"order": order.execution, "task": order.task}
+        if spec.shell is not None:
+            command["script"], command["shell"] = spec.command, spec.shell
+        else:
+            command["argv"] = spec.argv()
+        if spec.env:
+            command["env"] = dict(spec.env)
+        if spec.run_timeout is not None:
+            command["timeout"] = spec.run_timeout
+        command["deliver"] = str(self._store.side / "outputs" / str(order.task))
+        if order.context is not None:
+            if order.context not in self._contexts:
+                text = query.one(db, "select data from context where id = ?", (order.context,))[0]
+                self._contexts[order.context] = _context(text)
+            command.update(self._contexts[order.context])
+        return command
+
+    # --- effects: what the file says ought to be done -----------------------------------------------------------------
+
+    def _act(self, db: apsw.Connection, row: WorkerRow, now: float) -> None:
+        contact = self._contacts.get(row.id)
+        if contact is None:
+            contact = Contact(row.id, self._store.side / "local", mean_run_s=executions.mean_run_s(db, row.id))
+            self._contacts[row.id] = contact
+        if not contact.connected:
+            if (
+                not contact.connecting
+                and now >= contact.next_try
+                and (executions.live(db, row.id) or tasks.pending(db, 1))
+            ):
+                contact.connecting = True
+                threading.Thread(
+                    target=self._connect, args=(contact, row.concurrency), name="scitq-connect", daemon=True
+                ).start()
+            return
+        commands: list[dict[str, Any]] = []
+        if contact.slots_sent != row.concurrency:
+            commands.append({"slots": row.concurrency})
+            contact.slots_sent = row.concurrency
+        for execution in executions.stops(db, row.id):
+            if execution not in contact.stops_sent:
+                contact.stops_sent.add(execution)
+                commands.append({"cancel": execution})
+        if contact.forget:
+            commands.append({"forget": contact.forget})
+            contact.forget = []
+        if contact.forget_logs:
+            commands.append({"forget": contact.forget_logs, "keep_work": True})
+            contact.forget_logs = []
+        self._say(contact, commands)
+        if not contact.synced and contact.held is None and "held" not in contact.asked:
+            self._ask_held(contact)
+        if now < contact.tail_after:
+            return
+        for execution, streams in executions.logs_due(db, row.id).items():
+            for stream, size in streams.items():
+                self._tail(contact, execution, stream, size)
+        for execution in executions.followed(db, row.id, _now_ms()):
+            for stream in (logs.OUT, logs.ERR):
+                self._tail(contact, execution, stream, None)
+
+    def _connect(self, contact: Contact, concurrency: int) -> None:
+        """In a thread of its own: start the agent where it does not run, and open both streams."""
+        try:
+            local.ensure(contact.root, linger=self._linger_s)
+            commands = Stream.to_socket(contact.root)
+            held = commands.ask("GET", "/held").json()
+            events = Stream.to_socket(contact.root)
+        except ScitqError as problem:
+            found = problem
+            self._later(lambda: self._failed_to_connect(contact, found))
+        else:
+            self._later(lambda: self._connected(contact, commands, events, held))
+
+    def _connected(self, contact: Contact, commands: Stream, events: Stream, held: dict[str, Any]) -> None:
+        contact.connecting = False
+        contact.failures = 0
+        contact.commands, contact.events, contact.held = commands, events, held
+        row = workers.find(self._store.reader(), int(contact.worker))
+        contact.journal, contact.acked = row.journal, row.acked
+        contact.asked.clear()
+        self._selector.register(commands, selectors.EVENT_READ, (contact, commands))
+        self._selector.register(events, selectors.EVENT_READ, (contact, events))
+        self._say(contact, [{"slots": row.concurrency}])
+        contact.slots_sent = row.concurrency
+        self._poll(contact)
+
+    def _failed_to_connect(self, contact: Contact, problem: ScitqError) -> None:
+        contact.connecting = False
+        wait_s = RECONNECT_S[min(contact.failures + 1, len(RECONNECT_S) - 1)]
+        contact.failures += 1
+        contact.next_try = time.monotonic() + wait_s
+
+        def tell(db: apsw.Connection) -> None:
+            self._lease.check(db)
+            row = workers.find(db, int(contact.worker))
+            if row.note != str(problem):
+                state = (
+                    WorkerState.UNREACHABLE if row.state in (WorkerState.READY, WorkerState.PREPARING) else row.state
+                )
+                workers.move(db, _now_ms(), contact.worker, state, str(problem))
+
+        self._store.write(tell)
+        log.warning("worker %s: %s Next try in %g s.", contact.worker, problem, wait_s)
+
+    def _lose(self, contact: Contact, problem: WorkerError) -> None:
+        log.debug("worker %s: %s", contact.worker, problem)
+        if isinstance(problem, BadAnswer):
+            log.warning("%s Connecting anew.", problem)
+            contact.failures += 1
+        contact.next_try = time.monotonic() + RECONNECT_S[min(contact.failures, len(RECONNECT_S) - 1)]
+        self._hang_up(contact)
+
+    def _hang_up(self, contact: Contact) -> None:
+        for stream in (contact.events, contact.commands):
+            if stream is not None:
+                with contextlib.suppress(KeyError, ValueError):
+                    self._selector.unregister(stream)
+                stream.close()
+        contact.events = contact.commands = contact.held = None
+        contact.synced = False
+        contact.slots_sent = None
+        contact.stops_sent.clear()
+        contact.asked.clear()
+
+    def _say(self, contact: Contact, commands: list[dict[str, Any]]) -> None:
+        if not commands or contact.commands is None:
+            return
+        contact.commands.queue("POST", "/commands", to_bytes(commands), f"Scitq-Epoch: {self._lease.epoch}\r\n")
+        contact.asked.append("commands")
+        self._send(contact, contact.commands)
+
+    def _ask_held(self, contact: Contact) -> None:
+        if contact.commands is not None:
+            contact.commands.queue("GET", "/held")
+            contact.asked.append("held")
+            self._send(contact, contact.commands)
+
+    def _poll(self, contact: Contact) -> None:
+        if contact.events is not None and contact.events.waiting == 0:
+            contact.events.queue("GET", f"/events?journal={contact.journal or ''}&from={contact.acked}&wait={POLL_S}")
+            self._send(contact, contact.events)
+
+    def _send(self, contact: Contact, stream: Stream) -> None:
+        try:
+            if not stream.flush():
+                self._selector.modify(stream, selectors.EVENT_READ | selectors.EVENT_WRITE, (contact, stream))
+        except LinkBroken as problem:
+            self._lose(contact, problem)
+
+    def _later(self, action: Callable[[], None]) -> None:
+        self._inbox.append(action)
+        self.wake()
+
+    # --- output that comes home in pieces -----------------------------------------------------------------------------
+
+    def _tail(self, contact: Contact, execution: ExecutionId, stream: int, size: int | None) -> None:
+        """Bring one stream of an execution home, once: up to `size` when it is known, else as long as it grows."""
+        key = (execution, stream)
+        if key in contact.tails:
+            contact.tails[key] = size if size is not None else contact.tails[key]
+            return
+        contact.tails[key] = size
+        threading.Thread(target=self._bring, args=(contact, execution, stream), name="scitq-log", daemon=True).start()
+
+    def _bring(self, contact: Contact, execution: ExecutionId, stream: int) -> None:
+        """In a thread of its own. What has come is kept over any failure: the next try goes on from there."""
+        part = logs.part(self._store.side, execution, stream)
+        problem: Exception | None = None
+        lost = False
+        try:
+            part.parent.mkdir(mode=0o700, exist_ok=True)
+            link = Stream.to_socket(contact.root)
+            with (
+                contextlib.closing(link),
+                open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb") as sink,
+            ):
+                while True:
+                    here = sink.tell()
+                    wanted = f"/output/{execution}/{logs.NAMES[stream]}?from={here}&max={FETCH_BYTES}&wait=30"
+                    answer = link.ask("GET", wanted, timeout_s=60)
+                    lost = answer.status == 404
+                    if answer.status != 200:
+                        break
+                    if answer.body:
+                        sink.write(answer.body)
+                        sink.flush()
+                        self._store.ring()
+                    elif answer.headers.get("scitq-ended") == "1":
+                        break
+                    if self._stop.is_set():
+                        break
+        except (OSError, WorkerError) as found:
+            problem = found
+        self._later(lambda: self._brought(contact, execution, stream, lost, problem))
+
+    def _brought(
+        self, contact: Contact, execution: ExecutionId, stream: int, lost: bool, problem: Exception | None
+    ) -> None:
+        contact.tails.pop((execution, stream), None)
+        if problem is not None:
+            log.warning(
+                "the log of execution %s did not come home: %s. It is kept on its worker; next try in 5 s.",
+                execution,
+                problem,
+            )
+            contact.tail_after = time.monotonic() + 5.0
+        row = query.row(self._store.reader(), "select ended is null, log_due from execution where id = ?", (execution,))
+        part = logs.part(self._store.side, execution, stream)
+        if row is None or not row[0]:
+            part.unlink(missing_ok=True)
+            return
+        if not row[1]:
+            return
+        due = executions.logs_due(self._store.reader(), contact.worker).get(execution, {})
+        if all(_arrived(self._store.side, execution, number, size) for number, size in due.items()):
+            self._store.write(lambda db: self._log_arrived(db, contact, execution))
+        elif lost and part.stat().st_size < due.get(stream, 0):
+            detail = "its worker lost the log before all of it was here"
+            self._store.write(lambda db: self._finish(db, execution, Outcome.LOST, Stage.COLLECT, detail))
+
+    def _log_arrived(self, db: apsw.Connection, contact: Contact, execution: ExecutionId) -> None:
+        self._lease.check(db)
+        if executions.log_arrived(db, _now_ms(), execution):
+            contact.forget.append(execution)
+
+    def _finish(self, db: apsw.Connection, execution: ExecutionId, outcome: Outcome, stage: Stage, detail: str) -> None:
+        self._lease.check(db)
+        executions.finish(db, _now_ms(), execution, outcome, stage, detail)
+
+    # --- time -----------------------------------------------------------------------------------------------------------
+
+    def _idle_time(self, db: apsw.Connection, now: float) -> float | None:
+        waits = []
+        due = tasks.next_due(db)
+        if due is not None:
+            waits.append(max(0.0, (due - _now_ms()) / 1000))
+        for contact in self._contacts.values():
+            if not contact.connected and not contact.connecting and contact.next_try > now:
+                waits.append(contact.next_try - now)
+            if contact.tail_after > now:
+                waits.append(contact.tail_after - now)
+        return min(waits) + 0.001 if waits else None
+
+
+def _news_first(place: Contact | Plan) -> bool:
+    """The agent's journal says more, up to its list of what it holds, than has been read."""
+    return place.held is not None and place.journal == place.held["journal"] and place.acked < place.held["end"]
+
+
+def _free(
+    db: apsw.Connection, known: dict[WorkerId, WorkerRow], means: dict[WorkerId, float | None]
+) -> dict[WorkerId, Capacity]:
+    """What each worker in `means` (those in contact, with their mean run times) can take."""
+    loads = executions.loads(db)
+    free = {}
+    for worker, mean_run_s in means.items():
+        row = known.get(worker)
+        if row is None or row.state is not WorkerState.READY:
+            continue
+        held = loads.get(worker, 0)
+        slots = max(0, row.concurrency - held)
+        queue = max(0, window(row.concurrency, row.prefetch, mean_run_s) - max(held, row.concurrency))
+        if slots or queue:
+            free[worker] = Capacity(slots=slots, queue=queue, concurrency=row.concurrency)
+    return free
+
+
+def _apply(db: apsw.Connection, now: int, plan: Plan, answer: Answer) -> None:
+    """Store one answer of journal lines with all consequences; a second time it changes nothing."""
+    try:
+        name, start = answer.headers["scitq-journal"], int(answer.headers["scitq-from"])
+    except (KeyError, ValueError):
+        raise BadAnswer(f"worker {plan.worker}: an answer without its place in the journal.") from None
+    end = start + len(answer.body)
+    if not workers.advance(db, plan.worker, plan.journal, plan.acked, name, end):
+        raise StaleDriver("the journal of a worker was read by another driver meanwhile; this one stops.")
+    if plan.journal is not None and (name != plan.journal or start != plan.acked):
+        # The agent started a new journal, or part of the old is gone: ask what it still holds.
+        plan.synced = False
+    plan.journal, plan.acked = name, end
+    found = list(lines(answer.body))
+    over = {line.fields.get("id") for line in found if line.kind == "exit"}
+    for line in found:
+        fields = line.fields
+        try:
+            if line.kind == "start":
+                # A task that ended in the same answer is not shown as running for no time at all.
+                if fields["id"] not in over:
+                    executions.started(db, ExecutionId(fields["id"]), now)
+            elif line.kind == "exit":
+                _exited(db, now, plan, fields)
+            elif line.kind == "collected":
+                problem = None if fields["ok"] else str(fields.get("note") or "the output could not be delivered")
+                if executions.collected(db, now, ExecutionId(fields["id"]), problem):
+                    plan.forget.append(ExecutionId(fields["id"]))
+            elif line.kind == "keeper":
+                plan.synced = False
+            elif line.kind == "bad":
+                log.warning("worker %s refused a command: %s", plan.worker, fields.get("note"))
+        except (KeyError, TypeError, ValueError) as problem:
+            raise BadAnswer(
+                f"worker {plan.worker}: a journal line makes no sense ({problem!r}): {fields!r:.200}"
+            ) from problem
+
+
+def _exited(db: apsw.Connection, now: int, plan: Plan, fields: Mapping[str, Any]) -> None:
+    execution = ExecutionId(fields["id"])
+    out, err = fields.get("o"), fields.get("e")
+    end = Exit(
+        execution=execution,
+        code=fields.get("code"),
+        signal=fields.get("sig"),
+        why=fields.get("why"),
+        note=fields.get("note"),
+        output=None if out is None and fields.get("on") else (out or "").encode("latin-1"),
+        error=None if err is None and fields.get("en") else (err or "").encode("latin-1"),
+        output_size=fields.get("on", 0),
+        error_size=fields.get("en", 0),
+        output_cut=bool(fields.get("ocut")),
+        error_cut=bool(fields.get("ecut")),
+        collecting=bool(fields.get("collect")),
+        run_s=fields.get("run"),
+        cpu_s=None if fields.get("u") is None else fields["u"] + fields.get("s", 0.0),
+        peak_memory_bytes=fields.get("rss"),
+    )
+    ended = executions.exited(db, now, end)
+    if end.run_s is not None and end.why is None:
+        plan.mean_run_s = end.run_s if plan.mean_run_s is None else 0.9 * plan.mean_run_s + 0.1 * end.run_s
+    if ended and fields.get("kept"):
+        (plan.forget if end.code == 0 else plan.forget_logs).append(execution)
+
+
+def _arrived(side: Path, execution: ExecutionId, stream: int, size: int) -> bool:
+    """Whether all of a stream is home; gives it its final name. Bytes reach the disk before the name."""
+    final, part = logs.path(side, execution, stream), logs.part(side, execution, stream)
+    if not final.exists():
+        try:
+            if part.stat().st_size < size:
+                return False
+            with part.open("rb+") as file:
+                file.truncate(size)
+                os.fsync(file.fileno())
+        except FileNotFoundError:
+            return False
+        part.rename(final)
+    return final.stat().st_size == size
+
+
+def _context(text: str) -> dict[str, Any]:
+    import json
+
+    data = json.loads(text)
+    return {"base": data.get("env", {}), "cwd": data["cwd"]}
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

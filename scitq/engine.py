@@ -1,0 +1,815 @@
+"""`Engine`: a state file in this process. Submit, wait, cancel, edit; and, when nobody else does, drive.
+
+Everything an engine knows is in the file; any number of engines, in any number of processes, may have it open. Safe to use from
+any thread. The loop that makes things happen is `driver`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from scitq.errors import BadInput, Closed, NoDriver, NotSupported, ScitqError, TaskFailed
+from scitq.handle import Task
+from scitq.states import FINAL, LIVE, TaskState, task_state
+from scitq.store import executions, journal, logs, tasks, workers
+from scitq.store.connection import Store
+from scitq.store.lease import Lease
+from scitq.store.schema import SCHEMA
+from scitq.task import DEFAULT_BATCH, RETRY_DELAY_S, ExecutionId, Spec, TaskId, TaskRow, check_command
+from scitq.worker import WorkerRow
+
+if TYPE_CHECKING:
+    import apsw
+
+    from scitq.driver import Driver
+    from scitq.events import Event
+    from scitq.store.lease import Holder
+
+log = logging.getLogger("scitq")
+T = TypeVar("T")
+
+# How often somebody who waits looks at the file though nothing was announced.
+SLOW_LOOK_S = 30.0
+BULK = 10_000
+# What a task on this machine sees of the submitter's environment; the rest is given with env=.
+CONTEXT_VARIABLES = (
+    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV",
+    "LD_LIBRARY_PATH", "TMPDIR",
+)  # fmt: skip
+_NOT_YET = {
+    "input": "stage 3 (data)", "resource": "stage 3 (data)", "output": "stage 3 (data)", "stage_in_timeout": "stage 3 (data)",
+    "container": "stage 4 (containers)", "container_options": "stage 4 (containers)", "use_cache": "stage 4 (cache)",
+    "cpus": "stage 2 (resources)", "memory": "stage 2 (resources)", "gpus": "stage 2 (resources)",
+}  # fmt: skip
+
+Requirement = Task | int | str | Iterable["Requirement"]
+
+
+class Changes:
+    """Tells waiting threads that something in the file changed: a counter that grows, and a condition to wait on."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._condition = threading.Condition()
+
+    def announce(self) -> None:
+        """Something changed (or everything is over)."""
+        with self._condition:
+            self.count += 1
+            self._condition.notify_all()
+
+    def wait(self, seen: int, timeout_s: float | None) -> bool:
+        """Wait until the counter is past `seen`; False when time ran out."""
+        with self._condition:
+            return self._condition.wait_for(lambda: self.count > seen, timeout_s)
+
+
+class Engine:
+    """A state file, open in this process. Made by `scitq.open`; a context manager.
+
+    Safe to use from several threads; not from a forked child (open the file again there). With `drive=False` it only adds
+    and watches.
+    """
+
+    def __init__(self, path: Path, *, drive: bool = True, linger_s: float = 60.0) -> None:
+        self._store = Store.open(path, SCHEMA)
+        self.path = self._store.path
+        self.side = self._store.side
+        self._may_drive = drive
+        self._linger_s = linger_s
+        self._driver: Driver | None = None
+        self._driver_gate = threading.Lock()
+        self._driver_problem: ScitqError | None = None
+        self._changes = Changes()
+        self._arrivals: Arrivals | None = None
+        self._context: tuple[tuple[Any, ...], int] | None = None
+        self._closed = False
+        self._pid = os.getpid()
+        self._unsubscribe = self._store.subscribe(self._changes.announce)
+        _open_engines.add(self)
+
+    def __repr__(self) -> str:
+        return f"<scitq {self.path.name}{' (closed)' if self._closed else ''}>"
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop dispatching, let go of the file. What workers hold goes on; what stays is told once on the log."""
+        if self._closed:
+            return
+        self._closed = True
+        _open_engines.discard(self)
+        drove = self._driver is not None and self._driver.driving.is_set()
+        try:
+            if os.getpid() == self._pid:
+                if self._driver is not None:
+                    self._driver.stop()
+                if drove and (stays := self.remains()):
+                    log.warning("%s", stays)
+        finally:
+            self._changes.announce()
+            with contextlib.suppress(ScitqError):
+                self._unsubscribe()
+            self._store.close()
+
+    def remains(self) -> str | None:
+        """What would stay undone if this process left now, and how to go on, in a sentence or two; None for nothing."""
+        counts = self.counts()
+        live = sum(counts.get(state, 0) for state in LIVE)
+        queued = counts.get(TaskState.PENDING, 0) + counts.get(TaskState.WAITING, 0)
+        if not live and not queued:
+            return None
+        parts = []
+        if queued:
+            parts.append(f"{queued} {_tasks(queued)} stay queued")
+        if live:
+            parts.append(f"{live} {'goes' if live == 1 else 'go'} on at the workers")
+        return f"{self.path.name}: {', '.join(parts)}. To go on: scitq up"
+
+    # --- submitting -----------------------------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        command: str | Sequence[Any],
+        *,
+        name: str | None = None,
+        batch: str | None = None,
+        shell: bool | str = False,
+        requires: Requirement = (),
+        retry: int = 0,
+        retry_delay: float = RETRY_DELAY_S,
+        run_timeout: float | None = None,
+        priority: int = 0,
+        env: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | Iterable[str] | None = None,
+        **later: Any,
+    ) -> Task:
+        """Queue a task; it is in the file when this returns.
+
+        `command` is a string (split into words, no shell runs), a list of words, or with `shell=True` (or the name of a shell)
+        a script of any length. `requires` are tasks (handles, numbers, names, or lists of them) that must succeed first.
+        `retry` is the number of further tries after a failure, the first after `retry_delay` seconds, each later one after
+        twice the wait. `run_timeout` is in seconds. A higher `priority` goes first. `env` is added to the task's environment.
+        On this machine's worker the command runs in the folder from which it was submitted.
+
+        Raises:
+            BadInput: an argument makes no sense; nothing was queued.
+            UnknownTask: a prerequisite does not exist; nothing was queued.
+        """
+        item = self._prepare(
+            {
+                "command": command, "name": name, "batch": batch, "shell": shell, "requires": requires, "retry": retry,
+                "retry_delay": retry_delay, "run_timeout": run_timeout, "priority": priority, "env": env, "tags": tags, **later,
+            }
+        )  # fmt: skip
+        ids = self._add([item])
+        self._drive()
+        return Task(self, TaskId(ids[0]))
+
+    def submit_many(self, items: Iterable[str | Sequence[Any] | Mapping[str, Any]], **common: Any) -> TaskList:
+        """Queue many tasks, streaming: 10,000 a transaction, so memory does not grow with their number.
+
+        Each item is a command, or a mapping of `submit`'s arguments; `common` are arguments for all of them. When an item
+        is refused, the whole ten thousands before it are queued and the error says how many that is.
+        """
+        ranges: list[range] = []
+        chunk: list[Prepared] = []
+        prepare = self._bulk_prepare(common)
+        try:
+            for item in items:
+                chunk.append(prepare(item))
+                if len(chunk) == BULK:
+                    ranges.append(self._add(chunk))
+                    chunk = []
+                    self._drive()
+        except BadInput as problem:
+            count = sum(len(found) for found in ranges)
+            raise type(problem)(
+                f"item {count + len(chunk)} of submit_many: {problem} ({count} tasks before it were queued.)",
+                queued=count,
+            ) from problem
+        if chunk:
+            ranges.append(self._add(chunk))
+        if ranges:
+            self._drive()
+        return TaskList(self, ranges)
+
+    def _bulk_prepare(self, common: Mapping[str, Any]) -> Callable[[Any], Prepared]:
+        def prepare(item: Any) -> Prepared:
+            if isinstance(item, Mapping):
+                return self._prepare({**common, **item})
+            return self._prepare({**common, "command": item})
+
+        return prepare
+
+    def _prepare(self, given: dict[str, Any]) -> Prepared:
+        """Check one submission's arguments, before anything is written."""
+        try:
+            command = given.pop("command")
+        except KeyError:
+            raise BadInput("a task needs a command.") from None
+        command, shell = check_command(command, given.pop("shell", False))
+        name, batch = given.pop("name", None), given.pop("batch", None)
+        requires = given.pop("requires", ())
+        priority = given.pop("priority", 0)
+        conditions: dict[str, Any] = {}
+        if given:
+            conditions = _conditions(given)
+        if name is not None:
+            name = _name("name", name)
+        batch = DEFAULT_BATCH if batch is None else _name("batch", batch)
+        if isinstance(priority, bool) or not isinstance(priority, int) or abs(priority) >= 1 << 31:
+            raise BadInput(f"priority must be a whole number, not {priority!r}.")
+        parents = self._ids(requires) if requires != () else []
+        text = tasks.spec_text(Spec(command=command, shell=shell, **conditions))
+        return name, batch, priority, text, parents
+
+    def _add(self, items: list[Prepared]) -> range:
+        now = _now_ms()
+        key = (_cwd(), *(os.environ.get(name) for name in CONTEXT_VARIABLES))
+        known = self._context
+
+        def add(db: apsw.Connection) -> tuple[range, int]:
+            context = known[1] if known is not None and known[0] == key else tasks.context_id(db, _context(key))
+            batches = {batch: tasks.batch_id(db, batch) for batch in {item[1] for item in items}}
+            rows = [(name, batches[batch], priority, text) for name, batch, priority, text, _ in items]
+            requires = [item[4] for item in items] if any(item[4] for item in items) else None
+            return tasks.add_many(db, now, rows, context, requires), context
+
+        ids, context = self._write(add)
+        self._context = (key, context)
+        return ids
+
+    def _ids(self, requires: Requirement) -> list[int]:
+        if isinstance(requires, Task):
+            if requires._engine.path != self.path:
+                raise BadInput(
+                    f"task {requires.id} is in {requires._engine.path.name}, not in {self.path.name}: it cannot be required here."
+                )
+            return [requires.id]
+        if isinstance(requires, bool):
+            raise BadInput("requires must be tasks, their numbers or their names.")
+        if isinstance(requires, int):
+            return [requires]
+        if isinstance(requires, str):
+            return [tasks.find(self._reader(), requires)]
+        if isinstance(requires, TaskList):
+            return [id for ids in requires._ranges for id in ids]
+        if isinstance(requires, Iterable):
+            return [id for one in requires for id in self._ids(one)]
+        raise BadInput(f"requires must be tasks, their numbers or their names, not {type(requires).__name__}.")
+
+    def _update(self, task: TaskId, given: dict[str, Any]) -> None:
+        changes: dict[str, Any] = {}
+        row = tasks.get(self._reader(), task)
+        shell = given.pop("shell", None)
+        if "command" in given or shell is not None:
+            wanted = row.spec.shell if shell is None else shell
+            changes["command"], changes["shell"] = check_command(
+                given.pop("command", row.spec.command), wanted or False
+            )
+        name = _name("name", given.pop("name")) if given.get("name") is not None else None
+        batch = _name("batch", given.pop("batch")) if given.get("batch") is not None else None
+        priority = given.pop("priority", None)
+        if priority is not None and (
+            isinstance(priority, bool) or not isinstance(priority, int) or abs(priority) >= 1 << 31
+        ):
+            raise BadInput(f"priority must be a whole number, not {priority!r}.")
+        requires = self._ids(given.pop("requires")) if given.get("requires") is not None else None
+        changes.update(
+            _conditions({key: value for key, value in given.items() if key not in ("name", "batch", "requires")})
+        )
+        now = _now_ms()
+        self._write(
+            lambda db: tasks.update(
+                db, now, task, changes, name=name, batch=batch, priority=priority, requires=requires
+            )
+        )
+
+    # --- finding --------------------------------------------------------------------------------------------------------
+
+    def task(self, id_or_name: int | str) -> Task:
+        """The task of that number, or of that name (the newest, when the older ones have ended).
+
+        Raises:
+            UnknownTask: none, or several that have not ended.
+        """
+        db = self._reader()
+        if isinstance(id_or_name, str) and not id_or_name.isdecimal():
+            return Task(self, tasks.find(db, id_or_name))
+        if isinstance(id_or_name, str) and (named := tasks.select(db, name=id_or_name, limit=1)):
+            return Task(self, named[0].id)
+        return Task(self, tasks.get(db, TaskId(int(id_or_name))).id)
+
+    def tasks(
+        self,
+        *,
+        status: str | TaskState | Iterable[str | TaskState] | None = None,
+        batch: str | None = None,
+        name: str | None = None,
+        limit: int | None = None,
+    ) -> list[Task]:
+        """The tasks that meet every condition, by number. `name` may hold `*` and `?`."""
+        return [Task(self, row.id) for row in self.rows(status=status, batch=batch, name=name, limit=limit)]
+
+    def rows(
+        self,
+        *,
+        status: str | TaskState | Iterable[str | TaskState] | None = None,
+        batch: str | None = None,
+        name: str | None = None,
+        limit: int | None = None,
+        newest_first: bool = False,
+    ) -> list[TaskRow]:
+        """The same as rows, with everything the file says of each.
+
+        Raises:
+            BadInput: an unknown state.
+        """
+        states = None if status is None else _states(status)
+        db = self._reader()
+        if limit is not None or newest_first:
+            return tasks.select(
+                db, states=states, batch=batch, name=name, limit=limit or 1 << 40, newest_first=newest_first
+            )
+        found: list[TaskRow] = []
+        while page := tasks.select(db, states=states, batch=batch, name=name, after=found[-1].id if found else 0):
+            found += page
+        return found
+
+    def counts(self, batch: str | None = None) -> dict[TaskState, int]:
+        """How many tasks are in each state."""
+        return tasks.counts(self._reader(), batch)
+
+    def batches(self) -> dict[str, dict[TaskState, int]]:
+        """How many tasks of each batch are in each state."""
+        return tasks.batch_counts(self._reader())
+
+    def workers(self) -> list[WorkerRow]:
+        """The workers, with what is known of them."""
+        return workers.all_of(self._reader())
+
+    def loads(self) -> dict[int, int]:
+        """How many executions each worker (by number) holds."""
+        return {int(worker): n for worker, n in executions.loads(self._reader()).items()}
+
+    def update_worker(
+        self, name: str | int, *, concurrency: int | None = None, prefetch: int | str | None = None
+    ) -> WorkerRow:
+        """Change how many tasks a worker runs at once, and how many it stages ahead (`"auto"`: as short tasks need it).
+
+        Raises:
+            UnknownWorker: no such worker.
+            BadInput: not a number of 0 or more.
+        """
+        row = workers.find(self._reader(), name)
+        auto = prefetch == "auto"
+        ahead = None if auto or prefetch is None else _whole("prefetch", prefetch)
+        slots = None if concurrency is None else _whole("concurrency", concurrency)
+        self._write(lambda db: workers.update(db, row.id, concurrency=slots, prefetch=ahead, auto_prefetch=auto))
+        return workers.find(self._reader(), int(row.id))
+
+    def journal(self, since: int | None = None, limit: int = 100) -> list[Event]:
+        """What happened: the entries after number `since`, or else the newest, oldest first."""
+        db = self._reader()
+        return journal.newest(db, limit) if since is None else journal.since(db, since, limit)
+
+    def driver(self) -> Holder | None:
+        """Who drives the file now."""
+        return Lease.holder(self._reader())
+
+    @property
+    def is_driving(self) -> bool:
+        """This very engine is the driver."""
+        return self._driver is not None and self._driver.driving.is_set()
+
+    # --- waiting --------------------------------------------------------------------------------------------------------
+
+    def wait_all(self, timeout: float | None = None, *, batch: str | None = None) -> dict[TaskState, int]:
+        """Wait until every task (of a batch) has ended or is blocked; returns the counts.
+
+        Raises:
+            TimeoutError: not within `timeout` seconds.
+        """
+        self._wait_for(lambda: self._all_settled(batch), timeout, "the tasks")
+        return self.counts(batch)
+
+    def _all_settled(self, batch: str | None) -> bool:
+        return all(state.is_settled for state in self.counts(batch))
+
+    def as_completed(self, handles: Iterable[Task], timeout: float | None = None) -> Iterator[Task]:
+        """The tasks, each as soon as it has ended or is blocked.
+
+        Raises:
+            TimeoutError: not all within `timeout` seconds.
+        """
+        self._drive()
+        left = {task.id: task for task in handles}
+        deadline = None if timeout is None else time.monotonic() + timeout
+        seen = journal.last(self._reader())
+        for id in [
+            row.id
+            for page in _chunks(list(left), 1000)
+            for row in tasks.select(self._reader(), ids=page)
+            if row.state.is_settled
+        ]:
+            yield left.pop(id)
+        while left:
+            count = self._changes.count
+            seen, moves = journal.settled_since(self._reader(), seen)
+            for moved, state in moves:
+                id = TaskId(moved)
+                if state.is_settled and id in left and tasks.state_of(self._reader(), id).is_settled:
+                    yield left.pop(id)
+            if not left or moves:
+                continue
+            self._pause(count, deadline, f"{len(left)} tasks")
+
+    def join(self, handles: Iterable[Task], retry: int = 1, check: bool = False) -> dict[str, int]:
+        """Wait for tasks, relaunching each failed one up to `retry` times; returns how many ended in each state.
+
+        Raises:
+            TaskFailed: with `check=True`, if any finally failed.
+        """
+        wanted = list(handles)
+        left = dict.fromkeys((task.id for task in wanted), retry)
+        waiting = list(wanted)
+        while waiting:
+            again = []
+            for task in self.as_completed(waiting):
+                if task.state is TaskState.FAILED and left[task.id] > 0:
+                    left[task.id] -= 1
+                    again.append(task.relaunch())
+            waiting = again
+        ends: dict[str, int] = {}
+        worst: Task | None = None
+        for task in wanted:
+            ends[task.status] = ends.get(task.status, 0) + 1
+            worst = task if task.state is not TaskState.SUCCEEDED else worst
+        if check and worst is not None:
+            failed = {state: n for state, n in ends.items() if state != TaskState.SUCCEEDED.word}
+            told = ", ".join(f"{n} {state}" for state, n in failed.items())
+            raise TaskFailed(
+                f"{told} of {len(wanted)} tasks, among them {worst.row().label}: {worst.why()}", task=worst.id
+            )
+        return ends
+
+    def _wait_for(self, is_done: Callable[[], bool], timeout: float | None, what: str) -> None:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            count = self._changes.count
+            if is_done():
+                return
+            self._drive()
+            self._pause(count, deadline, what)
+
+    def _pause(self, count: int, deadline: float | None, what: str) -> None:
+        if self._closed:
+            raise Closed(f"{self.path.name} was closed while waiting for {what}.")
+        if self._driver_problem is not None and self.driver() is None:
+            raise NoDriver(f"nobody drives {self.path.name} any more: {self._driver_problem}") from self._driver_problem
+        left = SLOW_LOOK_S if deadline is None else min(SLOW_LOOK_S, deadline - time.monotonic())
+        if left <= 0:
+            raise TimeoutError(f"{what}: not settled in time.")
+        self._changes.wait(count, left)
+
+    def _arrival(self, task: TaskId) -> Future[None]:
+        """A future that is done when the task is settled; for `await`."""
+        self._drive()
+        with self._driver_gate:
+            if self._arrivals is None:
+                self._arrivals = Arrivals(self)
+        return self._arrivals.expect(task)
+
+    # --- driving --------------------------------------------------------------------------------------------------------
+
+    def drive(self) -> None:
+        """Drive the file from now on, or stand by until its present driver ends.
+
+        Raises:
+            NoDriver: the engine was opened with drive=False.
+        """
+        if not self._may_drive:
+            raise NoDriver(f"{self.path.name} was opened with drive=False: this process only adds and watches.")
+        self._drive()
+
+    def _drive(self) -> None:
+        if self._driver is not None or not self._may_drive or self._store.read_only:
+            return
+        with self._driver_gate:
+            if not self._closed and not self._has_driver():
+                from scitq.driver import Driver
+
+                self._driver = Driver(self._store, on_end=self._driver_ended, linger_s=self._linger_s)
+                self._driver.start()
+
+    def _has_driver(self) -> bool:
+        return self._driver is not None
+
+    def _driver_ended(self, problem: ScitqError | None) -> None:
+        # Asked to stop, or replaced: this process does not grab the lease back, whoever wants that opens the file anew.
+        self._driver_problem = problem
+        self._changes.announce()
+
+    def stop_driver(self) -> None:
+        """Ask whichever process drives the file to stop dispatching and let go. What workers hold goes on."""
+        self._write(lambda db: db.execute("update lead set stop_wanted = 1"))
+
+    # --- for the modules beside this one --------------------------------------------------------------------------------
+
+    def check(self) -> list[str]:
+        """What is wrong with the state file, a sentence each; empty when nothing is."""
+        from scitq.store.check import check
+
+        return check(self._reader(), self.side)
+
+    def backup(self, target: str | Path) -> Path:
+        """Write a complete copy of the state file as it is now, while work goes on.
+
+        Raises:
+            BadInput: the target exists.
+        """
+        from scitq.store import snapshot
+
+        return snapshot.backup(self._store, Path(target))
+
+    def _reader(self) -> apsw.Connection:
+        return self._store.reader()
+
+    def _write(self, fn: Callable[[apsw.Connection], T]) -> T:
+        return self._store.write(fn)
+
+    def _write_if_possible(self, fn: Callable[[apsw.Connection], object]) -> None:
+        if not self._store.read_only:
+            self._store.write(fn)
+
+    def _log_bytes(self, execution: int, stream: int, offset: int = 0, limit: int = -1) -> bytes:
+        stored = logs.get(self._reader(), ExecutionId(execution), stream)
+        if stored is not None and stored.content is not None:
+            return stored.content[offset : None if limit < 0 else offset + limit]
+        final, part = logs.path(self.side, execution, stream), logs.part(self.side, execution, stream)
+        for path in (final, part, final):  # it may get its final name between two looks
+            with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+                file.seek(offset)
+                return file.read(limit)
+        stored = logs.get(self._reader(), ExecutionId(execution), stream)
+        if stored is not None and stored.content is not None:  # it ended between the first look and this one
+            return stored.content[offset : None if limit < 0 else offset + limit]
+        return b""
+
+    def _log_tail(self, execution: int, stream: int, count: int) -> bytes:
+        stored = logs.get(self._reader(), ExecutionId(execution), stream)
+        return self._log_bytes(execution, stream, max(0, stored.size - count)) if stored else b""
+
+
+Prepared = tuple[str | None, str, int, str, list[int]]
+
+
+class TaskList(Sequence[Task]):
+    """Handles on the tasks of one `submit_many`, made as they are asked for: a million take no memory."""
+
+    def __init__(self, engine: Engine, ranges: list[range]) -> None:
+        self._engine = engine
+        self._ranges = ranges
+
+    def __len__(self) -> int:
+        return sum(len(ids) for ids in self._ranges)
+
+    def __iter__(self) -> Iterator[Task]:
+        return (Task(self._engine, TaskId(id)) for ids in self._ranges for id in ids)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        place = index + len(self) if index < 0 else index
+        for ids in self._ranges:
+            if 0 <= place < len(ids):
+                return Task(self._engine, TaskId(ids[place]))
+            place -= len(ids)
+        raise IndexError(f"task {index} of {len(self)}")
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} tasks of {self._engine.path.name}>"
+
+
+class Arrivals:
+    """Resolves futures as tasks settle, from one thread that reads the journal: for any number of `await`s."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = weakref.ref(engine)
+        self._changes = engine._changes
+        self._expected: dict[TaskId, list[Future[None]]] = {}
+        self._gate = threading.Lock()
+        self._seen = journal.last(engine._reader())
+        threading.Thread(target=self._run, name="scitq-await", daemon=True).start()
+
+    def expect(self, task: TaskId) -> Future[None]:
+        """A future that is done when the task is settled."""
+        future: Future[None] = Future()
+        with self._gate:
+            self._expected.setdefault(task, []).append(future)
+        engine = self._engine()
+        if engine is not None and tasks.state_of(engine._reader(), task).is_settled:
+            self._arrived(task)
+        return future
+
+    def _arrived(self, task: TaskId) -> None:
+        with self._gate:
+            futures = self._expected.pop(task, [])
+        for future in futures:
+            if future.set_running_or_notify_cancel():
+                future.set_result(None)
+
+    def _run(self) -> None:
+        while True:
+            count = self._changes.count
+            engine = self._engine()
+            if engine is None or engine._closed:
+                return
+            try:
+                self._seen, moves = journal.settled_since(engine._reader(), self._seen)
+            except ScitqError:
+                return
+            for task, state in moves:
+                if state.is_settled and task in self._expected:
+                    self._arrived(TaskId(task))
+            del engine
+            if not moves:
+                self._changes.wait(count, SLOW_LOOK_S)
+
+
+_open_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    for engine in list(_open_engines):
+        with contextlib.suppress(ScitqError):
+            engine.close()
+
+
+def open(path: str | Path | None = None, *, drive: bool = True) -> Engine:
+    """Open a state file, made when it is new.
+
+    Without a path: `$SCITQ_FILE`, else the nearest `*.scitq` file here or in a folder above, else `./scitq.scitq`, made with
+    a word about it. With `drive=False` this process adds and watches, but never drives.
+
+    Raises:
+        StateFileError: the file is foreign, damaged, newer, read-only, or in a folder where it is not safe.
+        BadInput: several `*.scitq` files to choose from.
+    """
+    return Engine(find(path), drive=drive)
+
+
+def find(path: str | Path | None = None) -> Path:
+    """The state file that `open` would take."""
+    if path is not None:
+        text = os.fspath(path)
+        if not text:
+            raise BadInput("the name of the state file is empty.")
+        return Path(text)
+    if given := os.environ.get("SCITQ_FILE"):
+        return Path(given)
+    here = Path(_cwd())
+    for folder in (here, *here.parents):
+        with contextlib.suppress(OSError):
+            found = sorted(file for file in folder.glob("*.scitq") if file.is_file())
+            if len(found) > 1:
+                names = ", ".join(file.name for file in found[:5])
+                raise BadInput(
+                    f"{folder} holds several state files ({names}): say which with a path, -f FILE or SCITQ_FILE."
+                )
+            if found:
+                return found[0]
+    fresh = here / "scitq.scitq"
+    log.warning("No state file here: %s is made.", fresh)
+    return fresh
+
+
+def _context(key: tuple[Any, ...]) -> dict[str, Any]:
+    env = {name: value for name, value in zip(CONTEXT_VARIABLES, key[1:], strict=True) if value is not None}
+    return {"cwd": key[0], "env": env}
+
+
+def _cwd() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        raise BadInput("the current folder was deleted: change to another one first.") from None
+
+
+def _states(status: str | TaskState | Iterable[str | TaskState]) -> list[TaskState]:
+    given = [status] if isinstance(status, str | TaskState) else list(status)
+    try:
+        return [task_state(one) if isinstance(one, str) else TaskState(one) for one in given]
+    except ValueError as problem:
+        raise BadInput(str(problem)) from None
+
+
+def _conditions(given: dict[str, Any]) -> dict[str, Any]:
+    """The spec's fields beyond the command, checked; unknown arguments are refused."""
+    fields: dict[str, Any] = {}
+    for key, value in given.items():
+        if key == "retry":
+            if _whole("retry", value):
+                fields["retry"] = int(value)
+            elif value == 0:
+                fields["retry"] = 0
+        elif key == "retry_delay":
+            fields["retry_delay"] = _seconds(key, value, zero=True)
+        elif key == "run_timeout":
+            fields["run_timeout"] = None if value is None else _seconds(key, value, zero=False)
+        elif key == "env":
+            fields["env"] = {} if value is None else _environment(value)
+        elif key == "tags":
+            fields["tags"] = {} if value is None else _tags(value)
+        elif key in _NOT_YET:
+            if value is not None and value is not False and value not in ((), [], "", {}):
+                raise NotSupported(
+                    f"{key}= is not there yet: it comes with {_NOT_YET[key]}. Nothing was queued.", argument=key
+                )
+        else:
+            raise BadInput(f"submit has no argument {key!r}.")
+    return fields
+
+
+def _whole(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 31:
+        raise BadInput(f"{name} must be a whole number of 0 or more, not {value!r}.")
+    return value
+
+
+def _seconds(name: str, value: Any, *, zero: bool) -> float:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not (0 <= value < 1e10)
+        or (value == 0 and not zero)
+    ):
+        raise BadInput(f"{name} must be a number of seconds {'of 0 or more' if zero else 'above 0'}, not {value!r}.")
+    return float(value)
+
+
+def _name(what: str, value: Any) -> str:
+    if not isinstance(value, str) or not value.strip() or "\0" in value or "\n" in value:
+        raise BadInput(f"{what} must be a line of text, not {value!r}.")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise BadInput(f"{what} {value!r} is not valid Unicode.") from None
+    return value
+
+
+def _environment(value: Any) -> dict[str, str]:
+    if not isinstance(value, Mapping):
+        raise BadInput(f"env must be a mapping of names to values, not {type(value).__name__}.")
+    env = {}
+    for key, text in value.items():
+        if not isinstance(key, str) or not key or "=" in key or "\0" in key:
+            raise BadInput(f"env: {key!r} cannot be the name of a variable.")
+        text = str(text) if isinstance(text, int | float) and not isinstance(text, bool) else text
+        text = os.fspath(text) if isinstance(text, os.PathLike) else text
+        if not isinstance(text, str) or "\0" in text:
+            raise BadInput(f"env: the value of {key} must be text without NUL bytes.")
+        env[key] = text
+    return env
+
+
+def _tags(value: Any) -> dict[str, str]:
+    if isinstance(value, Mapping):
+        return {str(key): str(text) for key, text in value.items()}
+    if isinstance(value, str):
+        return {value: ""}
+    return {str(key): "" for key in value}
+
+
+def _chunks(items: list[TaskId], size: int) -> Iterator[list[TaskId]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def _tasks(count: int) -> str:
+    return "task" if count == 1 else "tasks"
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+__all__ = ["FINAL", "Engine", "TaskList", "find", "open"]

@@ -1,0 +1,329 @@
+"""Executions as rows: begun with their reservation, moved by agents' events, ended once with all consequences.
+
+Every function runs inside a transaction of the caller's (or on a reader). All of them are idempotent by execution id: an event
+that was already applied changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import apsw
+
+from scitq.states import Outcome, Stage, TaskState
+from scitq.store import logs, tasks
+from scitq.store import query
+from scitq.task import Assignment, ExecutionId, ExecutionRow, Spec, TaskId
+from scitq.verdict import judge
+from scitq.worker import WorkerId
+
+_COLUMNS = """execution.id, execution.task, worker.name, execution.attempt, execution.assigned, execution.started, execution.ended,
+  execution.outcome, execution.stage, execution.exit_code, execution.signal, execution.detail, execution.run_s, execution.cpu_s,
+  execution.peak_memory, execution.stop_wanted from execution left join worker on worker.id = execution.worker"""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the worker must be told to run an execution."""
+
+    execution: ExecutionId
+    task: TaskId
+    worker: WorkerId
+    spec: Spec
+    context: int | None
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How a command ended, as its agent tells it. `output` and `error` are None when the bytes are still on the worker."""
+
+    execution: ExecutionId
+    code: int | None
+    signal: int | None
+    why: str | None
+    note: str | None
+    output: bytes | None
+    error: bytes | None
+    output_size: int
+    error_size: int
+    output_cut: bool
+    error_cut: bool
+    collecting: bool
+    run_s: float | None
+    cpu_s: float | None
+    peak_memory_bytes: int | None
+
+
+def begin(db: apsw.Connection, now_ms: int, assignments: Sequence[Assignment]) -> list[Order]:
+    """Write placement's decisions down: one live execution each. A task that is not pending any more is passed over."""
+    orders = []
+    for assignment in assignments:
+        row = query.row(
+            db, f"select spec, context from task where id = ? and state = {int(TaskState.PENDING)}", (assignment.task,)
+        )
+        if row is None:
+            continue
+        execution = query.one(
+            db,
+            """insert into execution(task, worker, attempt, assigned)
+            values (?1, ?2, 1 + (select count(*) from execution where task = ?1), ?3) returning id""",
+            (assignment.task, assignment.worker, now_ms),
+        )[0]
+        db.execute(
+            "update task set state = ?, execution = ?, changed = ?, reason = null where id = ?",
+            (int(TaskState.ASSIGNED), execution, now_ms, assignment.task),
+        )
+        orders.append(
+            Order(ExecutionId(execution), assignment.task, WorkerId(assignment.worker), tasks.spec_of(row[0]), row[1])
+        )
+    return orders
+
+
+def unstarted(db: apsw.Connection, worker: WorkerId) -> list[Order]:
+    """The orders of a worker that it has not been seen to start: what may have to be repeated to it."""
+    rows = query.rows(
+        db,
+        f"""select execution.id, task.id, execution.worker, task.spec, task.context from execution join task on task.id = execution.task
+        where execution.worker = ? and ended is null and task.state = {int(TaskState.ASSIGNED)} order by execution.id""",
+        (worker,),
+    )
+    return [
+        Order(ExecutionId(e), TaskId(t), WorkerId(w), tasks.spec_of(spec), context) for e, t, w, spec, context in rows
+    ]
+
+
+def live(db: apsw.Connection, worker: WorkerId) -> dict[ExecutionId, TaskState]:
+    """The live executions of a worker with the states of their tasks."""
+    rows = query.rows(
+        db,
+        "select execution.id, task.state from execution join task on task.id = execution.task where execution.worker = ? and ended is null",
+        (worker,),
+    )
+    return {ExecutionId(id): TaskState(state) for id, state in rows}
+
+
+def loads(db: apsw.Connection) -> dict[WorkerId, int]:
+    """How many executions each worker holds that still need, or will need, a run slot."""
+    rows = query.rows(
+        db,
+        """select worker, count(*) from execution indexed by execution_worker
+        where ended is null and log_due = 0 and collect_due = 0 group by worker""",
+    )
+    return {WorkerId(worker): n for worker, n in rows if worker is not None}
+
+
+def started(db: apsw.Connection, execution: ExecutionId, at_ms: int) -> None:
+    """The agent launched the command."""
+    row = query.row(db, "select task from execution where id = ? and ended is null and started is null", (execution,))
+    if row is None:
+        return
+    db.execute("update execution set started = ? where id = ?", (at_ms, execution))
+    db.execute(
+        f"update task set state = {int(TaskState.RUNNING)}, changed = ? where id = ? and state = {int(TaskState.ASSIGNED)}",
+        (at_ms, row[0]),
+    )
+
+
+def exited(db: apsw.Connection, now_ms: int, end: Exit) -> bool:
+    """The command ended. Ends the execution, unless its log or its output has still to come home; returns whether it ended.
+
+    An end is never recorded before every byte that it announces is here (DESIGN.md §7).
+    """
+    row = query.row(db, "select task, stop_wanted from execution where id = ? and ended is null", (end.execution,))
+    if row is None:
+        return False
+    outcome, stage, detail = _outcome(end)
+    log_due = False
+    for stream, content, size, cut in (
+        (logs.OUT, end.output, end.output_size, end.output_cut),
+        (logs.ERR, end.error, end.error_size, end.error_cut),
+    ):
+        if content is None:
+            log_due = True
+            logs.point(db, end.execution, stream, size, cut)
+        elif content:
+            logs.keep(db, end.execution, stream, content, size, cut)
+    facts = (
+        end.code, end.signal, end.why, detail, end.run_s, end.cpu_s, end.peak_memory_bytes,
+        end.output_size, end.error_size, int(log_due), int(end.collecting),
+        now_ms - int(1000 * (end.run_s or 0)), end.execution,
+    )  # fmt: skip
+    db.execute(
+        """update execution set exit_code = ?, signal = ?, why = ?, detail = ?, run_s = ?, cpu_s = ?, peak_memory = ?,
+        out_size = ?, err_size = ?, log_due = ?, collect_due = ?, started = coalesce(started, ?) where id = ?""",
+        facts,
+    )
+    if log_due or end.collecting:
+        db.execute(f"update task set state = {int(TaskState.COLLECTING)}, changed = ? where id = ?", (now_ms, row[0]))
+        return False
+    finish(db, now_ms, end.execution, outcome, stage, detail)
+    return True
+
+
+def _outcome(end: Exit) -> tuple[Outcome, Stage | None, str | None]:
+    if end.why == "cancel":
+        return Outcome.CANCELLED, None, end.note
+    if end.why == "timeout":
+        return Outcome.TIMED_OUT, Stage.RUN, end.note
+    if end.why == "unknown":
+        return Outcome.LOST, Stage.RUN, end.note or "its exit code is not known: the keeper of its worker was killed"
+    if end.why == "unstarted":
+        return Outcome.LOST, None, end.note or "the worker never started it"
+    if end.why == "spawn":
+        return Outcome.FAILED, Stage.RUN, end.note
+    if end.code == 0:
+        return Outcome.SUCCEEDED, Stage.RUN, None
+    return Outcome.FAILED, Stage.RUN, end.note
+
+
+def collected(db: apsw.Connection, now_ms: int, execution: ExecutionId, problem: str | None) -> bool:
+    """The output of an execution is (or cannot be brought) where it was asked to be; returns whether that ended it."""
+    row = query.row(db, "select collect_due from execution where id = ? and ended is null", (execution,))
+    if row is None or not row[0]:
+        return False
+    db.execute("update execution set collect_due = 0 where id = ?", (execution,))
+    if problem is not None:
+        db.execute("update execution set why = 'collect', detail = ? where id = ?", (problem, execution))
+    return _complete(db, now_ms, execution)
+
+
+def log_arrived(db: apsw.Connection, now_ms: int, execution: ExecutionId) -> bool:
+    """Every byte of an execution's log is in the side folder; returns whether that ended it."""
+    row = query.row(db, "select log_due from execution where id = ? and ended is null", (execution,))
+    if row is None or not row[0]:
+        return False
+    db.execute("update execution set log_due = 0 where id = ?", (execution,))
+    return _complete(db, now_ms, execution)
+
+
+def _complete(db: apsw.Connection, now_ms: int, execution: ExecutionId) -> bool:
+    code, signal, why, detail, log_due, collect_due = query.one(
+        db, "select exit_code, signal, why, detail, log_due, collect_due from execution where id = ?", (execution,)
+    )
+    if log_due or collect_due:
+        return False
+    if why == "collect":
+        finish(db, now_ms, execution, Outcome.FAILED, Stage.COLLECT, detail)
+        return True
+    end = Exit(
+        execution, code, signal, why, detail, b"", b"", 0, 0, False, False, False, None, None, None
+    )  # fmt: skip
+    outcome, stage, detail = _outcome(end)
+    finish(db, now_ms, execution, outcome, stage, detail)
+    return True
+
+
+def finish(
+    db: apsw.Connection, now_ms: int, execution: ExecutionId, outcome: Outcome, stage: Stage | None, detail: str | None
+) -> None:
+    """End a live execution and its task's part in it, with every consequence: retry, release or block dependents."""
+    row = query.row(
+        db,
+        """select task.id, task.spec, task.tries, stop_wanted from execution join task on task.id = execution.task
+        where execution.id = ? and ended is null""",
+        (execution,),
+    )
+    if row is None:
+        return
+    task, spec_text, tries, stop_wanted = row
+    db.execute(
+        "update execution set ended = ?, outcome = ?, stage = ?, detail = ?, log_due = 0, collect_due = 0 where id = ?",
+        (now_ms, int(outcome), None if stage is None else int(stage), detail, execution),
+    )
+    if outcome is Outcome.SUCCEEDED:
+        db.execute(
+            f"update task set state = {int(TaskState.SUCCEEDED)}, execution = null, changed = ?, reason = null where id = ?",
+            (now_ms, task),
+        )
+        return
+    verdict = judge(outcome, tasks.spec_of(spec_text), tries, stop_wanted=bool(stop_wanted))
+    if verdict.state is TaskState.PENDING:
+        due = now_ms + int(verdict.delay_s * 1000) if verdict.delay_s else None
+        tasks.requeue(db, now_ms, task, not_before_ms=due, tries=verdict.tries, reason=None)
+        return
+    db.execute(
+        "update task set state = ?, execution = null, changed = ?, tries = ?, reason = ? where id = ?",
+        (int(verdict.state), now_ms, verdict.tries, None, task),
+    )
+    tasks.block_dependents(db, now_ms, task)
+
+
+def stops(db: apsw.Connection, worker: WorkerId) -> list[ExecutionId]:
+    """Live executions of a worker that are wanted stopped."""
+    rows = query.rows(
+        db,
+        "select id from execution indexed by execution_stop where worker = ? and ended is null and stop_wanted = 1",
+        (worker,),
+    )
+    return [ExecutionId(id) for (id,) in rows]
+
+
+def logs_due(db: apsw.Connection, worker: WorkerId) -> dict[ExecutionId, dict[int, int]]:
+    """Executions whose command ended on a worker and whose log is still there: the bytes of each stream to bring home."""
+    due: dict[ExecutionId, dict[int, int]] = {}
+    rows = query.rows(
+        db,
+        """select execution.id, log.id, log.size from execution indexed by execution_due
+        join log on log.id in (2 * execution.id, 2 * execution.id + 1)
+        where execution.worker = ? and ended is null and log_due = 1 and content is null order by execution.id""",
+        (worker,),
+    )
+    for execution, log, size in rows:
+        due.setdefault(ExecutionId(execution), {})[log - 2 * execution] = size
+    return due
+
+
+def followed(db: apsw.Connection, worker: WorkerId, now_ms: int) -> list[ExecutionId]:
+    """Running executions of a worker whose output somebody wants to see now."""
+    rows = query.rows(
+        db,
+        """select execution.id from follow join task on task.id = follow.task join execution on execution.id = task.execution
+        where follow.until >= ? and execution.worker = ? and execution.started is not null""",
+        (now_ms, worker),
+    )
+    return [ExecutionId(id) for (id,) in rows]
+
+
+def mean_run_s(db: apsw.Connection, worker: WorkerId, sample: int = 32) -> float | None:
+    """The mean run time of a worker's latest executions; None when nothing has run there."""
+    row = query.one(
+        db,
+        "select avg(run_s) from (select worker, run_s from execution order by id desc limit ?) where worker = ? and run_s is not null",
+        (sample * 4, worker),
+    )
+    return None if row[0] is None else float(row[0])
+
+
+def of_task(db: apsw.Connection, task: TaskId) -> list[ExecutionRow]:
+    """Every attempt at a task, oldest first."""
+    rows = query.rows(db, f"select {_COLUMNS} where execution.task = ? order by execution.id", (task,))
+    return [_execution(row) for row in rows]
+
+
+def latest(db: apsw.Connection, task: TaskId) -> ExecutionRow | None:
+    """The newest attempt at a task, live or ended."""
+    row = query.row(db, f"select {_COLUMNS} where execution.task = ? order by execution.id desc limit 1", (task,))
+    return _execution(row) if row else None
+
+
+def _execution(row: tuple[Any, ...]) -> ExecutionRow:
+    return ExecutionRow(
+        id=ExecutionId(row[0]),
+        task=TaskId(row[1]),
+        worker=row[2],
+        attempt=row[3],
+        assigned_ms=row[4],
+        started_ms=row[5],
+        ended_ms=row[6],
+        outcome=None if row[7] is None else Outcome(row[7]),
+        stage=None if row[8] is None else Stage(row[8]),
+        exit_code=row[9],
+        signal=row[10],
+        detail=row[11],
+        run_s=row[12],
+        cpu_s=row[13],
+        peak_memory_bytes=row[14],
+        stop_wanted=bool(row[15]),
+    )

@@ -1,0 +1,227 @@
+"""The tables of a state file, and the triggers that make a wrong state impossible whoever writes.
+
+Only the schema: rows are read and written by `tasks`, `executions`, `workers`, `journal`, `logs`. The transition tables are
+filled from `scitq.states`. Times are integer milliseconds since 1970. Each migration takes one schema version to the next;
+none is ever edited after a release.
+"""
+
+from __future__ import annotations
+
+import apsw
+
+from scitq.states import BAD, JOB_MOVES, LIVE, TASK_MOVES, UNPLACED, WORKER_MOVES, Outcome, TaskState, WorkerState
+from scitq.store.migrate import Schema
+
+APPLICATION_ID = 0x53435451  # "SCTQ"
+
+
+def _codes(states: frozenset[TaskState]) -> str:
+    return ",".join(str(int(state)) for state in sorted(states))
+
+
+_LIVE = _codes(LIVE)
+_BAD = _codes(BAD)
+_UNPLACED = _codes(UNPLACED)
+_S = TaskState
+
+_TABLES = f"""
+create table meta(k text primary key, v any) strict, without rowid;
+
+-- Who drives this file. `epoch` is the fence: it grows at each change of driver.
+create table lead(
+  one integer primary key check(one = 1), epoch integer not null, pid integer, host text, machine text, boot text,
+  started integer, program text, seen integer, stop_wanted integer not null default 0) strict;
+insert into lead(one, epoch) values (1, 0);
+
+create table task_move(src integer not null, dst integer not null, primary key(src, dst)) strict, without rowid;
+create table worker_move(src integer not null, dst integer not null, primary key(src, dst)) strict, without rowid;
+create table job_move(src integer not null, dst integer not null, primary key(src, dst)) strict, without rowid;
+
+create table batch(
+  id integer primary key, name text not null unique check(name <> ''),
+  settings text not null default '{{}}' check(json_valid(settings))) strict;
+
+-- The circumstances of submission that hold on this machine only (folder, PATH): one row however many tasks share them.
+create table context(id integer primary key, data text not null unique check(json_valid(data))) strict;
+
+create table worker(
+  id integer primary key autoincrement, name text not null unique check(name <> ''), kind text not null, state integer not null,
+  batch integer references batch(id), concurrency integer not null check(concurrency >= 0), prefetch integer check(prefetch >= 0),
+  facts text not null default '{{}}' check(json_valid(facts)), note text,
+  journal text, acked integer not null default 0, created integer not null, seen integer) strict;
+
+create table task(
+  id integer primary key autoincrement,
+  state integer not null,
+  batch integer not null references batch(id),
+  priority integer not null default 0,
+  unmet integer not null default 0 check(unmet >= 0),
+  tries integer not null default 0 check(tries >= 0),
+  created integer not null,
+  changed integer not null,
+  context integer references context(id),
+  execution integer,
+  not_before integer,
+  name text,
+  reason text,
+  spec text not null check(json_valid(spec)),
+  check((state in ({_LIVE})) = (execution is not null)),
+  check(state not in ({int(_S.PENDING)},{_LIVE}) or unmet = 0)) strict;
+create index task_ready on task(priority desc, id, batch) where state = {int(_S.PENDING)} and not_before is null;
+create index task_later on task(not_before) where not_before is not null;
+create index task_name on task(name) where name is not null;
+create index task_state on task(state, id);
+
+-- A prerequisite is always older than its dependent, so there are no cycles.
+create table requirement(
+  parent integer not null references task(id), child integer not null references task(id),
+  primary key(parent, child), check(parent < child)) strict, without rowid;
+create index requirement_child on requirement(child);
+
+create table execution(
+  id integer primary key autoincrement,
+  task integer not null references task(id), worker integer references worker(id), attempt integer not null,
+  assigned integer not null, started integer, ended integer,
+  outcome integer, stage integer, exit_code integer, signal integer, why text, detail text,
+  run_s real, cpu_s real, peak_memory integer,
+  stop_wanted integer not null default 0, out_size integer, err_size integer,
+  log_due integer not null default 0, collect_due integer not null default 0,
+  spec text, check((ended is null) = (outcome is null))) strict;
+-- At most one execution of a task is live.
+create unique index execution_live on execution(task) where ended is null;
+create index execution_worker on execution(worker) where ended is null;
+create index execution_task on execution(task);
+create index execution_stop on execution(worker) where ended is null and stop_wanted = 1;
+create index execution_due on execution(worker) where ended is null and log_due = 1;
+
+-- Output of ended executions. id = 2 * execution + (0 stdout, 1 stderr); content null: the bytes are in the side folder.
+create table log(id integer primary key, size integer not null, cut integer not null default 0, content blob) strict;
+
+-- Who wants to see output while it is written: the driver fetches it until `until`.
+create table follow(task integer primary key, until integer not null) strict;
+
+create table counter(batch integer not null, state integer not null, n integer not null check(n >= 0),
+  primary key(batch, state)) strict, without rowid;
+
+create table journal(
+  id integer primary key, at integer not null, kind integer not null,
+  task integer, execution integer, worker integer, src integer, dst integer, data text check(json_valid(data))) strict;
+"""
+
+_TRIGGERS = f"""
+create trigger task_birth before insert on task
+  when new.state not in ({int(_S.PENDING)},{int(_S.PAUSED)},{int(_S.DEBUG)}) or new.unmet <> 0 or new.tries <> 0
+  begin select raise(abort, 'a task is born pending, paused or in debug'); end;
+create trigger task_born after insert on task
+  begin
+    insert into counter(batch, state, n) values (new.batch, new.state, 1)
+      on conflict(batch, state) do update set n = n + 1;
+  end;
+create trigger task_gone after delete on task
+  begin update counter set n = n - 1 where batch = old.batch and state = old.state; end;
+create trigger task_rebatched after update of batch on task when new.batch <> old.batch
+  begin
+    update counter set n = n - 1 where batch = old.batch and state = old.state;
+    insert into counter(batch, state, n) values (new.batch, old.state, 1)
+      on conflict(batch, state) do update set n = n + 1;
+  end;
+create trigger task_move_guard before update of state on task
+  when new.state <> old.state and not exists(select 1 from task_move where src = old.state and dst = new.state)
+  begin select raise(abort, 'illegal move of a task'); end;
+create trigger task_ready_proof before update of state on task
+  when new.state = {int(_S.PENDING)} and old.state = {int(_S.WAITING)} and exists(
+    select 1 from requirement join task p on p.id = parent where child = new.id and p.state <> {int(_S.SUCCEEDED)})
+  begin select raise(abort, 'a prerequisite has not succeeded'); end;
+create trigger task_live_proof before update of execution on task
+  when new.execution is not null and not exists(
+    select 1 from execution where id = new.execution and task = new.id and ended is null)
+  begin select raise(abort, 'a live task needs a live execution of its own'); end;
+create trigger task_moved after update of state on task when new.state <> old.state
+  begin
+    update counter set n = n - 1 where batch = new.batch and state = old.state;
+    insert into counter(batch, state, n) values (new.batch, new.state, 1)
+      on conflict(batch, state) do update set n = n + 1;
+    insert into journal(at, kind, task, execution, src, dst)
+      values (new.changed, 0, new.id, coalesce(new.execution, old.execution), old.state, new.state);
+  end;
+create trigger task_release after update of state on task
+  when new.state = {int(_S.SUCCEEDED)} and old.state <> {int(_S.SUCCEEDED)}
+  begin
+    update task set unmet = unmet - 1, changed = new.changed,
+      state = iif(unmet = 1 and state = {int(_S.WAITING)}, {int(_S.PENDING)}, state)
+      where id in (select child from requirement where parent = new.id) and state in ({_UNPLACED});
+  end;
+create trigger task_withdraw after update of state on task
+  when old.state = {int(_S.SUCCEEDED)} and new.state <> {int(_S.SUCCEEDED)}
+  begin
+    update task set unmet = unmet + 1, changed = new.changed,
+      state = iif(state = {int(_S.PENDING)}, {int(_S.WAITING)}, state)
+      where id in (select child from requirement where parent = new.id) and state in ({_UNPLACED});
+  end;
+create trigger requirement_guard before insert on requirement
+  when (select state from task where id = new.child) not in ({_UNPLACED})
+  begin select raise(abort, 'the dependent has already been given to a worker'); end;
+create trigger requirement_born after insert on requirement
+  when (select state from task where id = new.parent) <> {int(_S.SUCCEEDED)}
+  begin
+    update task set unmet = unmet + 1, state = iif(state = {int(_S.PENDING)}, {int(_S.WAITING)}, state) where id = new.child;
+  end;
+create trigger requirement_gone after delete on requirement
+  when (select state from task where id = old.parent) <> {int(_S.SUCCEEDED)}
+  begin
+    update task set unmet = unmet - 1, state = iif(unmet = 1 and state = {int(_S.WAITING)}, {int(_S.PENDING)}, state)
+      where id = old.child and state in ({_UNPLACED});
+  end;
+create trigger requirement_frozen before update on requirement
+  begin select raise(abort, 'requirements are replaced, not changed'); end;
+create trigger execution_once before update of outcome, ended on execution when old.outcome is not null
+  begin select raise(abort, 'an execution ends once'); end;
+create trigger worker_move_guard before update of state on worker
+  when new.state <> old.state and not exists(select 1 from worker_move where src = old.state and dst = new.state)
+  begin select raise(abort, 'illegal move of a worker'); end;
+create trigger worker_moved after update of state on worker when new.state <> old.state
+  begin
+    insert into journal(at, kind, worker, data)
+      values (coalesce(new.seen, new.created), 6, new.id, json_object('from', old.state, 'to', new.state, 'note', new.note));
+  end;
+create trigger journal_frozen before update on journal
+  begin select raise(abort, 'the journal is append-only'); end;
+"""
+
+
+def _words(column: str, words: dict[int, str]) -> str:
+    """A SQL expression that turns a code into its word; codes and words are our own constants."""
+    cases = " ".join(f"when {code} then '{word}'" for code, word in words.items())
+    return f"case {column} {cases} end"
+
+
+_VIEWS = f"""
+create view tasks as select
+  task.id, task.name, batch.name as batch, {_words("task.state", {s: s.word for s in TaskState})} as state,
+  task.priority, task.tries, task.unmet as unmet_requirements, task.spec ->> '$.command' as command, task.reason,
+  task.created / 1000.0 as created, task.changed / 1000.0 as changed
+  from task join batch on batch.id = task.batch;
+create view executions as select
+  execution.id, execution.task, task.name, execution.attempt, worker.name as worker,
+  {_words("execution.outcome", {o: o.word for o in Outcome})} as outcome, execution.exit_code, execution.signal, execution.detail,
+  execution.assigned / 1000.0 as assigned, execution.started / 1000.0 as started, execution.ended / 1000.0 as ended,
+  execution.run_s, execution.cpu_s, execution.peak_memory
+  from execution join task on task.id = execution.task left join worker on worker.id = execution.worker;
+create view workers as select
+  worker.id, worker.name, worker.kind, {_words("worker.state", {w: w.word for w in WorkerState})} as state,
+  worker.concurrency, worker.prefetch, worker.note, worker.seen / 1000.0 as seen
+  from worker;
+"""
+
+
+def _create(db: apsw.Connection) -> None:
+    for _ in db.execute(_TABLES):
+        pass
+    for table, moves in (("task_move", TASK_MOVES), ("worker_move", WORKER_MOVES), ("job_move", JOB_MOVES)):
+        rows = [(int(src), int(dst)) for src, targets in moves.items() for dst in sorted(targets)]
+        db.executemany(f"insert into {table} values (?, ?)", rows)
+    for _ in db.execute(_TRIGGERS + _VIEWS):
+        pass
+
+
+SCHEMA = Schema(application_id=APPLICATION_ID, migrations=(_create,), min_reader=1, min_writer=1)

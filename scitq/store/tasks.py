@@ -1,0 +1,470 @@
+"""Tasks, their requirements and batches, as rows. Every function runs inside a transaction of the caller's (or on a reader).
+
+A task's moves while it has an execution are in `executions`. What is allowed at all is said by `states`, and enforced by triggers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import apsw
+
+from scitq.errors import IllegalMove, UnknownTask
+from scitq.events import EventKind
+from scitq.states import BAD, FINAL, LIVE, UNPLACED, TaskState
+from scitq.store import journal
+from scitq.store import query
+from scitq.task import RETRY_DELAY_S, BatchId, ExecutionId, PendingTask, Spec, TaskId, TaskRow
+
+_COLUMNS = """task.id, task.name, batch.name, task.state, task.priority, task.unmet, task.tries, task.execution, task.not_before,
+  task.created, task.changed, task.reason, task.spec from task join batch on batch.id = task.batch"""
+# Statements stay constant (and so prepared) because lists travel as one JSON parameter.
+_LISTED = "(select value from json_each(?))"
+
+
+def spec_text(spec: Spec) -> str:
+    """The stored form of a spec: JSON, fields at their default left out."""
+    fields: dict[str, Any] = {"command": spec.command}
+    if spec.shell is not None:
+        fields["shell"] = spec.shell
+    if spec.env:
+        fields["env"] = dict(spec.env)
+    if spec.retry:
+        fields["retry"] = spec.retry
+    if spec.retry_delay != RETRY_DELAY_S:
+        fields["retry_delay"] = spec.retry_delay
+    if spec.run_timeout is not None:
+        fields["run_timeout"] = spec.run_timeout
+    if spec.tags:
+        fields["tags"] = dict(spec.tags)
+    return json.dumps(fields, separators=(",", ":"))
+
+
+def spec_of(text: str) -> Spec:
+    """The spec that `spec_text` stored."""
+    return Spec(**json.loads(text))
+
+
+def batch_id(db: apsw.Connection, name: str) -> BatchId:
+    """The number of a batch, made when it is new."""
+    row = query.row(db, "select id from batch where name = ?", (name,))
+    if row is None:
+        row = query.one(db, "insert into batch(name) values (?) returning id", (name,))
+    return BatchId(row[0])
+
+
+def context_id(db: apsw.Connection, context: Mapping[str, Any]) -> int:
+    """The number of the circumstances of submission, stored once."""
+    text = json.dumps(context, sort_keys=True, separators=(",", ":"))
+    row = query.row(db, "select id from context where data = ?", (text,))
+    if row is None:
+        row = query.one(db, "insert into context(data) values (?) returning id", (text,))
+    return int(row[0])
+
+
+def add_many(
+    db: apsw.Connection,
+    now_ms: int,
+    rows: Sequence[tuple[str | None, BatchId, int, str]],
+    context: int | None,
+    requires: Sequence[Sequence[int]] | None = None,
+) -> range:
+    """Insert tasks given as (name, batch, priority, spec text), with each one's prerequisites; returns their ids.
+
+    Raises:
+        UnknownTask: a prerequisite does not exist.
+    """
+    last = query.row(db, "select seq from sqlite_sequence where name = 'task'")
+    first = (last[0] if last else 0) + 1
+    ids = range(first, first + len(rows))
+    pending = int(TaskState.PENDING)
+    db.executemany(
+        "insert into task(id, state, batch, priority, created, changed, context, name, spec) values (?,?,?,?,?,?,?,?,?)",
+        (
+            (id, pending, batch, priority, now_ms, now_ms, context, name, spec)
+            for id, (name, batch, priority, spec) in zip(ids, rows, strict=True)
+        ),
+    )
+    journal.note(db, now_ms, EventKind.SUBMITTED, task=first, first=first, count=len(rows))
+    if requires is not None:
+        for id, parents in zip(ids, requires, strict=True):
+            if parents:
+                _require(db, now_ms, id, parents)
+    return ids
+
+
+def _require(db: apsw.Connection, now_ms: int, child: int, parents: Sequence[int]) -> None:
+    wanted = sorted(set(parents))
+    known = json.dumps(wanted)
+    missing = query.rows(
+        db,
+        f"select value from json_each(?) where value not in (select id from task where id in {_LISTED})",
+        (known, known),
+    )
+    if missing:
+        raise UnknownTask(f"no task {missing[0][0]} to require.", task=missing[0][0])
+    db.executemany("insert into requirement(parent, child) values (?, ?)", ((parent, child) for parent in wanted))
+    bad = _worst_parent(db, child)
+    if bad is not None:
+        _move(db, now_ms, child, TaskState.BLOCKED, _blame(bad))
+
+
+def _worst_parent(db: apsw.Connection, child: int) -> TaskRow | None:
+    """A prerequisite that ended badly, if there is one (the root of the trouble rather than one it blocked)."""
+    codes = ",".join(str(int(state)) for state in sorted(BAD))
+    row = query.row(
+        db,
+        f"select {_COLUMNS} join requirement on requirement.parent = task.id "
+        f"where requirement.child = ? and task.state in ({codes}) order by task.state, task.id limit 1",
+        (child,),
+    )
+    return _task(row) if row else None
+
+
+def _blame(bad: TaskRow) -> str:
+    if bad.state is TaskState.BLOCKED and bad.reason:
+        return bad.reason
+    return f"{bad.label} {bad.state.word}"
+
+
+def _move(db: apsw.Connection, now_ms: int, task: int, state: TaskState, reason: str | None) -> None:
+    db.execute("update task set state = ?, changed = ?, reason = ? where id = ?", (int(state), now_ms, reason, task))
+
+
+def block_dependents(db: apsw.Connection, now_ms: int, task: int) -> None:
+    """A task ended badly: everything that needs it, directly or not, cannot run."""
+    row = get(db, TaskId(task))
+    reason = _blame(row)
+    codes = f"{int(TaskState.WAITING)},{int(TaskState.PENDING)}"
+    level = [task]
+    while level:
+        level = [
+            found[0]
+            for found in query.rows(
+                db,
+                f"""update task set state = {int(TaskState.BLOCKED)}, changed = ?, reason = ?
+                where state in ({codes}) and id in (select child from requirement where parent in {_LISTED}) returning id""",
+                (now_ms, reason, json.dumps(level)),
+            )
+        ]
+
+
+def unblock_dependents(db: apsw.Connection, now_ms: int, task: int) -> None:
+    """A task that had ended badly is in the queue again: what only that kept from running waits again."""
+    codes = ",".join(str(int(state)) for state in sorted(BAD))
+    level = [task]
+    while level:
+        level = [
+            found[0]
+            for found in query.rows(
+                db,
+                f"""update task set reason = null, changed = ?,
+                  state = iif(unmet = 0, {int(TaskState.PENDING)}, {int(TaskState.WAITING)})
+                where state = {int(TaskState.BLOCKED)} and id in (select child from requirement where parent in {_LISTED})
+                  and not exists (select 1 from requirement r join task p on p.id = r.parent
+                                  where r.child = task.id and p.state in ({codes})) returning id""",
+                (now_ms, json.dumps(level)),
+            )
+        ]
+
+
+def requeue(
+    db: apsw.Connection, now_ms: int, task: int, *, not_before_ms: int | None, tries: int, reason: str | None
+) -> TaskState:
+    """Put a task that has no execution any more back in the queue: pending, or waiting or blocked when a prerequisite
+    is not (or no longer) done. The row must leave its present state by this call."""
+    unmet = query.one(
+        db,
+        f"""select count(*) from requirement join task p on p.id = parent
+        where child = ? and p.state <> {int(TaskState.SUCCEEDED)}""",
+        (task,),
+    )[0]
+    bad = _worst_parent(db, task) if unmet else None
+    state = TaskState.PENDING if not unmet else TaskState.BLOCKED if bad else TaskState.WAITING
+    db.execute(
+        "update task set state = ?, unmet = ?, execution = null, not_before = ?, tries = ?, changed = ?, reason = ? where id = ?",
+        (int(state), unmet, not_before_ms, tries, now_ms, _blame(bad) if bad else reason, task),
+    )
+    return state
+
+
+def relaunch(db: apsw.Connection, now_ms: int, task: TaskId) -> TaskState:
+    """Queue an ended task once more, with all its retries; its dependents are freed.
+
+    Raises:
+        UnknownTask: no such task.
+        IllegalMove: the task has not ended (a blocked one is freed by relaunching what blocks it).
+    """
+    row = get(db, task)
+    if row.state not in FINAL:
+        if row.state is TaskState.BLOCKED:
+            raise IllegalMove(
+                f"task {row.label} is blocked: {row.reason}. Relaunch that one, and this one goes on.", task=task
+            )
+        raise IllegalMove(
+            f"task {row.label} is {row.state.word}: only a task that has ended can be relaunched.", task=task
+        )
+    journal.note(db, now_ms, EventKind.RELAUNCHED, task=task)
+    state = requeue(db, now_ms, task, not_before_ms=None, tries=0, reason=None)
+    if state is TaskState.BLOCKED:
+        block_dependents(db, now_ms, task)
+    else:
+        unblock_dependents(db, now_ms, task)
+    return state
+
+
+def cancel(db: apsw.Connection, now_ms: int, task: TaskId) -> TaskState:
+    """Cancel a task: at once when no worker has it, else its execution is wanted stopped and the worker is told.
+
+    Returns the state after the call; an ended task is left as it is.
+    """
+    row = get(db, task)
+    if row.state in FINAL:
+        return row.state
+    journal.note(db, now_ms, EventKind.CANCEL_ASKED, task=task, execution=row.execution)
+    if row.execution is not None:
+        db.execute("update execution set stop_wanted = 1 where id = ? and ended is null", (row.execution,))
+        return row.state
+    db.execute(
+        "update task set state = ?, changed = ?, not_before = null, reason = ? where id = ?",
+        (int(TaskState.CANCELLED), now_ms, "cancelled by you", task),
+    )
+    block_dependents(db, now_ms, task)
+    return TaskState.CANCELLED
+
+
+def update(
+    db: apsw.Connection,
+    now_ms: int,
+    task: TaskId,
+    changes: Mapping[str, Any],
+    *,
+    name: str | None = None,
+    batch: str | None = None,
+    priority: int | None = None,
+    requires: Sequence[int] | None = None,
+) -> None:
+    """Edit a task that no worker has; `changes` are fields of its spec.
+
+    Raises:
+        UnknownTask: no such task, or prerequisite.
+        IllegalMove: a worker has the task, or a new prerequisite is younger than the task.
+    """
+    row = get(db, task)
+    if row.state in LIVE:
+        raise IllegalMove(
+            f"task {row.label} is {row.state.word} on a worker: cancel it first, or edit it once it has ended.",
+            task=task,
+        )
+    if changes:
+        old = spec_text(row.spec)
+        new = spec_text(Spec(**{**row.spec.__dict__, **changes}))
+        # What an earlier execution ran stays known: it keeps the spec that this edit replaces.
+        db.execute("update execution set spec = ? where task = ? and spec is null", (old, task))
+        db.execute("update task set spec = ?, changed = ? where id = ?", (new, now_ms, task))
+        journal.note(db, now_ms, EventKind.UPDATED, task=task, fields=sorted(changes), before=json.loads(old))
+    if name is not None:
+        db.execute("update task set name = ?, changed = ? where id = ?", (name, now_ms, task))
+    if batch is not None:
+        db.execute("update task set batch = ?, changed = ? where id = ?", (batch_id(db, batch), now_ms, task))
+    if priority is not None:
+        db.execute("update task set priority = ?, changed = ? where id = ?", (priority, now_ms, task))
+    if requires is not None:
+        _replace_requirements(db, now_ms, row, requires)
+
+
+def _replace_requirements(db: apsw.Connection, now_ms: int, row: TaskRow, requires: Sequence[int]) -> None:
+    if row.state not in UNPLACED:
+        raise IllegalMove(f"task {row.label} has ended: relaunch it before changing what it requires.", task=row.id)
+    younger = [parent for parent in requires if parent >= row.id]
+    if younger:
+        raise IllegalMove(
+            f"task {row.label} cannot require {younger[0]}: a task may only require older ones. Submit it anew instead.",
+            task=row.id,
+        )
+    db.execute("delete from requirement where child = ?", (row.id,))
+    if row.state is TaskState.BLOCKED:
+        _move(db, now_ms, row.id, TaskState.PENDING, None)
+    if requires:
+        _require(db, now_ms, row.id, requires)
+    after = get(db, row.id)
+    if after.state is TaskState.BLOCKED and row.state is not TaskState.BLOCKED:
+        block_dependents(db, now_ms, row.id)
+    elif row.state is TaskState.BLOCKED and after.state is not TaskState.BLOCKED:
+        unblock_dependents(db, now_ms, row.id)
+
+
+def get(db: apsw.Connection, task: TaskId) -> TaskRow:
+    """One task.
+
+    Raises:
+        UnknownTask: no such task.
+    """
+    row = query.row(db, f"select {_COLUMNS} where task.id = ?", (task,))
+    if row is None:
+        raise UnknownTask(f"no task {task} in this file. scitq task list shows what there is.", task=task)
+    return _task(row)
+
+
+def find(db: apsw.Connection, name: str) -> TaskId:
+    """The one task of that name (the newest counts when the older ones have ended).
+
+    Raises:
+        UnknownTask: none, or several that have not ended.
+    """
+    rows = query.rows(db, "select id, state from task where name = ? order by id desc limit 100", (name,))
+    if not rows:
+        raise UnknownTask(f"no task is named {name!r}. scitq task list shows the names.", task=name)
+    open_ones = [id for id, state in rows if TaskState(state) not in FINAL]
+    if len(open_ones) > 1:
+        ids = ", ".join(str(id) for id in sorted(open_ones)[:5])
+        raise UnknownTask(f"{len(open_ones)} tasks are named {name!r} ({ids}…): give the number instead.", task=name)
+    return TaskId(open_ones[0] if open_ones else rows[0][0])
+
+
+def state_of(db: apsw.Connection, task: TaskId) -> TaskState:
+    """The state of one task.
+
+    Raises:
+        UnknownTask: no such task.
+    """
+    row = query.row(db, "select state from task where id = ?", (task,))
+    if row is None:
+        raise UnknownTask(f"no task {task} in this file. scitq task list shows what there is.", task=task)
+    return TaskState(row[0])
+
+
+def select(
+    db: apsw.Connection,
+    *,
+    states: Iterable[TaskState] | None = None,
+    batch: str | None = None,
+    name: str | None = None,
+    ids: Iterable[int] | None = None,
+    after: int = 0,
+    newest_first: bool = False,
+    limit: int = 1000,
+) -> list[TaskRow]:
+    """Tasks that meet every condition given, by id. `name` may hold `*` and `?`."""
+    where, values = ["task.id > ?"], [after]
+    conditions: list[Any] = values
+    if states is not None:
+        where.append(f"task.state in {_LISTED}")
+        conditions.append(json.dumps([int(state) for state in states]))
+    if batch is not None:
+        where.append("batch.name = ?")
+        conditions.append(batch)
+    if name is not None:
+        where.append("task.name glob ?" if any(c in name for c in "*?[") else "task.name = ?")
+        conditions.append(name)
+    if ids is not None:
+        where.append(f"task.id in {_LISTED}")
+        conditions.append(json.dumps(sorted(ids)))
+    order = "desc" if newest_first else "asc"
+    sql = f"select {_COLUMNS} where {' and '.join(where)} order by task.id {order} limit ?"
+    return [_task(row) for row in query.rows(db, sql, (*conditions, limit))]
+
+
+def pending(db: apsw.Connection, limit: int) -> list[PendingTask]:
+    """The tasks that could run now, best first."""
+    rows = query.rows(
+        db,
+        f"""select id, batch, priority from task indexed by task_ready
+        where state = {int(TaskState.PENDING)} and not_before is null order by priority desc, id limit ?""",
+        (limit,),
+    )
+    return [PendingTask(TaskId(id), BatchId(batch), priority) for id, batch, priority in rows]
+
+
+def release_due(db: apsw.Connection, now_ms: int) -> int:
+    """Let tasks whose retry delay is over be placed; returns how many."""
+    return len(query.rows(db, "update task set not_before = null where not_before <= ? returning id", (now_ms,)))
+
+
+def next_due(db: apsw.Connection) -> int | None:
+    """When the next retry delay ends."""
+    row = query.one(db, "select min(not_before) from task where not_before is not null")
+    return None if row[0] is None else int(row[0])
+
+
+def counts(db: apsw.Connection, batch: str | None = None) -> dict[TaskState, int]:
+    """How many tasks are in each state; states without any are absent."""
+    if batch is None:
+        rows = query.rows(db, "select state, sum(n) from counter group by state")
+    else:
+        rows = query.rows(
+            db, "select state, n from counter join batch on batch.id = counter.batch where batch.name = ?", (batch,)
+        )
+    return {TaskState(state): n for state, n in rows if n}
+
+
+def batch_counts(db: apsw.Connection) -> dict[str, dict[TaskState, int]]:
+    """Counts by state for each batch."""
+    found: dict[str, dict[TaskState, int]] = {}
+    for name, state, n in query.rows(
+        db,
+        "select batch.name, state, n from counter join batch on batch.id = counter.batch where n > 0 order by batch.id, state",
+    ):
+        found.setdefault(name, {})[TaskState(state)] = n
+    return found
+
+
+def parents(db: apsw.Connection, task: TaskId, limit: int = 1000) -> list[TaskRow]:
+    """The prerequisites of a task, those not done first."""
+    rows = query.rows(
+        db,
+        f"""select {_COLUMNS} join requirement on requirement.parent = task.id where requirement.child = ?
+        order by task.state = {int(TaskState.SUCCEEDED)}, task.id limit ?""",
+        (task, limit),
+    )
+    return [_task(row) for row in rows]
+
+
+def parent_counts(db: apsw.Connection, task: TaskId) -> dict[TaskState, int]:
+    """How many prerequisites are in each state."""
+    rows = query.rows(
+        db,
+        "select p.state, count(*) from requirement join task p on p.id = parent where child = ? group by p.state",
+        (task,),
+    )
+    return {TaskState(state): n for state, n in rows}
+
+
+def ahead_of(db: apsw.Connection, row: TaskRow, limit: int = 10_000) -> int:
+    """How many pending tasks will be placed before this one (counted up to a limit)."""
+    found = query.one(
+        db,
+        f"""select count(*) from (select 1 from task where state = {int(TaskState.PENDING)} and not_before is null
+        and (priority > ? or (priority = ? and id < ?)) limit ?)""",
+        (row.priority, row.priority, row.id, limit),
+    )
+    return int(found[0])
+
+
+def follow(db: apsw.Connection, task: TaskId, until_ms: int) -> None:
+    """Ask the driver to bring the task's output home while it is written, until then."""
+    db.execute(
+        "insert into follow values (?, ?) on conflict(task) do update set until = max(until, excluded.until)",
+        (task, until_ms),
+    )
+
+
+def _task(row: tuple[Any, ...]) -> TaskRow:
+    id, name, batch, state, priority, unmet, tries, execution, not_before, created, changed, reason, spec = row
+    return TaskRow(
+        id=TaskId(id),
+        name=name,
+        batch=batch,
+        state=TaskState(state),
+        priority=priority,
+        unmet=unmet,
+        tries=tries,
+        execution=None if execution is None else ExecutionId(execution),
+        not_before_ms=not_before,
+        created_ms=created,
+        changed_ms=changed,
+        reason=reason,
+        spec=spec_of(spec),
+    )

@@ -1,0 +1,192 @@
+"""What the user asked for and what became of it, as values. Nothing here touches a file.
+
+`Spec` is the request (command and conditions); `TaskRow` and `ExecutionRow` are snapshots of the state file's rows.
+The live handle that users hold is `scitq.handle.Task`.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NewType
+
+from scitq.errors import BadInput
+from scitq.states import Outcome, Stage, TaskState
+
+TaskId = NewType("TaskId", int)
+ExecutionId = NewType("ExecutionId", int)
+BatchId = NewType("BatchId", int)
+
+DEFAULT_BATCH = "default"
+# Wait before the first retry; each further one waits twice as long, up to the limit.
+RETRY_DELAY_S = 1.0
+RETRY_DELAY_LIMIT_S = 600.0
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a task runs and under which conditions, as stored in the state file (fields at their default are left out).
+
+    `command` is a string (split like a shell would, no shell runs), a list (taken as it is), or, with `shell`, a script.
+    Times are seconds.
+    """
+
+    command: str | list[str]
+    shell: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    retry: int = 0
+    retry_delay: float = RETRY_DELAY_S
+    run_timeout: float | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def argv(self) -> list[str]:
+        """The words to execute; only for tasks without `shell`."""
+        return self.command if isinstance(self.command, list) else shlex.split(self.command)
+
+    def line(self) -> str:
+        """The command on one line, for people."""
+        if isinstance(self.command, list):
+            return shlex.join(self.command)
+        return " ⏎ ".join(part.strip() for part in self.command.strip().splitlines())
+
+
+@dataclass(frozen=True)
+class TaskRow:
+    """One row of table `task`, as read at one moment."""
+
+    id: TaskId
+    name: str | None
+    batch: str
+    state: TaskState
+    priority: int
+    unmet: int
+    tries: int
+    execution: ExecutionId | None
+    not_before_ms: int | None
+    created_ms: int
+    changed_ms: int
+    reason: str | None
+    spec: Spec
+
+    @property
+    def label(self) -> str:
+        """`12 'align s07'`, or `12 'samtools sort …'` for a task without a name."""
+        text = self.name or self.spec.line()
+        return f"{self.id} '{text if len(text) <= 40 else text[:39] + '…'}'"
+
+
+@dataclass(frozen=True)
+class ExecutionRow:
+    """One attempt at a task on one worker. Times are milliseconds since 1970; `outcome` is None while it is live."""
+
+    id: ExecutionId
+    task: TaskId
+    worker: str | None
+    attempt: int
+    assigned_ms: int
+    started_ms: int | None
+    ended_ms: int | None
+    outcome: Outcome | None
+    stage: Stage | None
+    exit_code: int | None
+    signal: int | None
+    detail: str | None
+    run_s: float | None
+    cpu_s: float | None
+    peak_memory_bytes: int | None
+    stop_wanted: bool
+
+    @property
+    def cause(self) -> str | None:
+        """Outcome and cause in one phrase: `failed (exit 3)`, `timed out (run)`, `lost`."""
+        return describe(self.outcome, self.stage, self.exit_code, self.signal)
+
+
+def describe(outcome: Outcome | None, stage: Stage | None, exit_code: int | None, signal: int | None) -> str | None:
+    """The cause of an end, in words."""
+    if outcome is None:
+        return None
+    if outcome is Outcome.FAILED and stage is Stage.RUN:
+        if signal:
+            return f"failed (signal {signal})"
+        return f"failed (exit {exit_code})"
+    if outcome in (Outcome.FAILED, Outcome.TIMED_OUT) and stage is not None:
+        return f"{outcome.word.replace('_', ' ')} ({stage.word.replace('_', ' ')})"
+    return outcome.word.replace("_", " ")
+
+
+@dataclass(frozen=True)
+class PendingTask:
+    """What placement needs to know of a task that could run now."""
+
+    id: TaskId
+    batch: BatchId
+    priority: int
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Placement's decision: this task to that worker."""
+
+    task: TaskId
+    worker: int
+
+
+def check_command(command: object, shell: object) -> tuple[str | list[str], str | None]:
+    """Validate a command and its shell; returns them in the form that `Spec` holds.
+
+    Raises:
+        BadInput: empty, of the wrong type, with a NUL byte, or with a quote that is never closed.
+    """
+    if shell is True:
+        shell = "sh"
+    elif shell is False or shell is None:
+        shell = None
+    elif not isinstance(shell, str) or not shell.strip() or "\0" in shell:
+        raise BadInput(f"shell must be True, or the name of a shell such as 'bash', not {shell!r}.")
+    if isinstance(command, str):
+        if "\0" in command:
+            raise BadInput("the command holds a NUL byte; no program can be given one.")
+        if not command or command.isspace():
+            raise BadInput("the command is empty.")
+        if shell is None and ("'" in command or '"' in command or "\\" in command):
+            try:
+                words = shlex.split(command)
+            except ValueError as problem:
+                raise BadInput(
+                    f"the command cannot be split into words ({problem}): {_clip(command)}. "
+                    "Close the quote, pass a list of words, or use shell=True."
+                ) from None
+            if not words or not words[0]:
+                raise BadInput("the command's first word, the program, is empty.")
+        return command, shell
+    if isinstance(command, Sequence) and not isinstance(command, bytes | bytearray):
+        if shell is not None:
+            raise BadInput("a list of words is run without a shell: pass a string with shell=, or drop shell=.")
+        words = [_word(word) for word in command]
+        if not words or not words[0]:
+            raise BadInput("the command is empty: its first word is the program to run.")
+        return words, None
+    raise BadInput(f"the command must be a string or a list of words, not {type(command).__name__}.")
+
+
+def _word(word: object) -> str:
+    text = word if isinstance(word, str) else _path_text(word)
+    if "\0" in text:
+        raise BadInput(f"the word {_clip(text)} holds a NUL byte; no program can be given one.")
+    return text
+
+
+def _path_text(word: object) -> str:
+    if hasattr(word, "__fspath__"):
+        path: Any = word.__fspath__()
+        if isinstance(path, str):
+            return path
+    if isinstance(word, int | float) and not isinstance(word, bool):
+        return str(word)
+    raise BadInput(f"a word of a command must be text, a path or a number, not {type(word).__name__}.")
+
+
+def _clip(text: str, width: int = 60) -> str:
+    return repr(text if len(text) <= width else text[: width - 1] + "…")

@@ -1,0 +1,116 @@
+"""What a task is waiting for, or how it ended, in one sentence: said by the same facts that decide."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from scitq.states import TaskState, WorkerState
+from scitq.store import executions, tasks
+from scitq.task import TaskId, TaskRow
+
+if TYPE_CHECKING:
+    from scitq.engine import Engine
+
+
+def why(engine: Engine, task: TaskId) -> str:
+    """The sentence.
+
+    Raises:
+        UnknownTask: no such task.
+    """
+    row = tasks.get(engine._reader(), task)
+    if row.state is TaskState.WAITING:
+        return f"{row.label} is waiting: {_prerequisites(engine, task)}"
+    if row.state is TaskState.BLOCKED:
+        root = _root(engine, row)
+        hint = f" Relaunch that one: scitq task relaunch {root}" if root else ""
+        return f"{row.label} is blocked: {_prerequisites(engine, task)} {row.reason}.{hint}"
+    if row.state is TaskState.PENDING:
+        return f"{row.label} is pending: {_queue(engine, row)}"
+    if row.state is TaskState.PAUSED:
+        return f"{row.label} is paused: scitq task resume {task}"
+    if row.state is TaskState.DEBUG:
+        return f"{row.label} waits for its debug session."
+    return _execution(engine, row)
+
+
+def _prerequisites(engine: Engine, task: TaskId) -> str:
+    counts = tasks.parent_counts(engine._reader(), task)
+    total, done = sum(counts.values()), counts.get(TaskState.SUCCEEDED, 0)
+    said = f"{done} of its {total} {'prerequisite is' if total == 1 else 'prerequisites are'} done;"
+    if any(state.is_settled and state is not TaskState.SUCCEEDED for state in counts):
+        return said
+    parent = next((p for p in tasks.parents(engine._reader(), task, 1) if p.state is not TaskState.SUCCEEDED), None)
+    return f"{said} {parent.label} is {parent.state.word}." if parent else said
+
+
+def _root(engine: Engine, row: TaskRow) -> TaskId | None:
+    """The task at the bottom of a blocked one's trouble."""
+    for _ in range(1000):
+        bad = next(
+            (
+                p
+                for p in tasks.parents(engine._reader(), row.id)
+                if p.state.is_settled and p.state is not TaskState.SUCCEEDED
+            ),
+            None,
+        )
+        if bad is None:
+            return None
+        if bad.state is not TaskState.BLOCKED:
+            return bad.id
+        row = bad
+    return None
+
+
+def _queue(engine: Engine, row: TaskRow) -> str:
+    db = engine._reader()
+    now = time.time_ns() // 1_000_000
+    if row.not_before_ms is not None and row.not_before_ms > now:
+        last = executions.latest(db, row.id)
+        cause = (last.cause if last else None) or "failed"
+        wait_s = (row.not_before_ms - now) / 1000
+        return f"its last try {cause}; retry {row.tries} of {row.spec.retry} in {wait_s:.0f} s."
+    if engine.driver() is None:
+        return f"nobody drives {engine.path.name}. Start a driver: scitq up"
+    known = engine.workers()
+    ready = [worker for worker in known if worker.state is WorkerState.READY]
+    if not ready:
+        notes = "; ".join(
+            f"{worker.name} is {worker.state.word}" + (f" ({worker.note})" if worker.note else "") for worker in known
+        )
+        return f"no worker is ready: {notes or 'there is none'}."
+    slots = sum(worker.concurrency for worker in ready)
+    names = ", ".join(worker.name for worker in ready)
+    if slots == 0:
+        return f"the concurrency of {names} is 0. Raise it: scitq worker update {ready[0].name} --concurrency N"
+    ahead = tasks.ahead_of(db, row)
+    before = "it is next" if ahead == 0 else f"{ahead} {'task is' if ahead == 1 else 'tasks are'} ahead of it"
+    return f"{before}; {names} {'runs' if len(ready) == 1 else 'run'} {slots} at once."
+
+
+def _execution(engine: Engine, row: TaskRow) -> str:
+    last = executions.latest(engine._reader(), row.id)
+    if last is None:
+        return f"{row.label} is {row.state.word}" + (f": {row.reason}." if row.reason else ".")
+    now = time.time_ns() // 1_000_000
+    stopping = " It was asked to stop." if last.stop_wanted and row.state.is_live else ""
+    if row.state is TaskState.ASSIGNED:
+        return f"{row.label} is assigned: {last.worker} holds it and starts it when a slot is free.{stopping}"
+    if row.state is TaskState.RUNNING:
+        since_s = (now - (last.started_ms or now)) / 1000
+        return f"{row.label} has been running on {last.worker} for {since_s:.0f} s.{stopping}"
+    if row.state.is_live:
+        return f"{row.label} is {row.state.word}: its command has ended, its log and output are being brought home from {last.worker}."
+    if row.state is TaskState.SUCCEEDED:
+        return f"{row.label} succeeded" + (
+            f" in {last.run_s:.1f} s on {last.worker}." if last.run_s is not None else "."
+        )
+    if row.state is TaskState.CANCELLED:
+        return f"{row.label} was cancelled. Relaunch it: scitq task relaunch {row.id}"
+    detail = f": {last.detail}" if last.detail else ""
+    tries = f" after {last.attempt} tries" if last.attempt > 1 else ""
+    return (
+        f"{row.label} {last.cause}{tries}{detail}. See scitq task output {row.id}; again: scitq task relaunch {row.id}"
+    )

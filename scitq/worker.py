@@ -1,0 +1,67 @@
+"""Workers as values: who they are and how much more they can take. Nothing here touches a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NewType
+
+from scitq.states import WorkerState
+
+WorkerId = NewType("WorkerId", int)
+
+LOCAL = "local"
+# Beyond this many staged executions a worker gains nothing, and the queue loses control of them (measured on a prototype).
+PREFETCH_LIMIT = 64
+# A worker must hold the work of one ring and one round trip of its link, so that its slots never wait for us.
+ROUND_S = 0.015
+
+
+@dataclass(frozen=True)
+class WorkerRow:
+    """One row of table `worker`, as read at one moment. `prefetch` None means: as short tasks need it."""
+
+    id: WorkerId
+    name: str
+    kind: str
+    state: WorkerState
+    batch: str | None
+    concurrency: int
+    prefetch: int | None
+    facts: Mapping[str, Any]
+    note: str | None
+    journal: str | None
+    acked: int
+    created_ms: int
+    seen_ms: int | None
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What a worker can take now: `slots` executions that would start at once, `queue` more that would wait there.
+
+    `batch` None serves every batch. `load` is the share of its slots in use, by which placement balances.
+    """
+
+    slots: int
+    queue: int = 0
+    concurrency: int = 1
+    batch: int | None = None
+
+
+def window(concurrency: int, prefetch: int | None, mean_run_s: float | None) -> int:
+    """How many executions a worker may hold at once: its slots and what it prefetches.
+
+    With no prefetch set, enough short tasks are staged ahead that no slot waits for the link: the work of `ROUND_S`,
+    none for tasks of a second or more (they would only be hoarded from other workers). Nothing known yet: one a slot.
+    """
+    if concurrency <= 0:
+        return 0
+    if prefetch is not None:
+        return concurrency + prefetch
+    if mean_run_s is None:
+        return 2 * concurrency
+    if mean_run_s >= 1.0:
+        return concurrency
+    ahead = max(concurrency, int(concurrency * ROUND_S / max(mean_run_s, 1e-4)))
+    return concurrency + min(PREFETCH_LIMIT, ahead)

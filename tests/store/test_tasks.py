@@ -1,0 +1,397 @@
+"""Rows of tasks and executions: what the triggers forbid, and what an end brings about."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import apsw
+import pytest
+
+from scitq.errors import IllegalMove, UnknownTask
+from scitq.states import LIVE, TASK_MOVES, Outcome, Stage, TaskState
+from scitq.store import executions, journal, tasks, workers
+from scitq.store.check import check
+from scitq.store.connection import Store
+from scitq.store.executions import Exit
+from scitq.store.schema import SCHEMA
+from scitq.task import Assignment, ExecutionId, Spec, TaskId
+from scitq.worker import WorkerId
+
+T = TypeVar("T")
+
+
+@pytest.fixture
+def store(state_file: Path) -> Iterator[Store]:
+    with Store.open(state_file, SCHEMA) as store:
+        store.write(lambda db: workers.ensure(db, 0, "local", "local", 2))
+        yield store
+
+
+def add(store: Store, *requires: int, command: str = "true", retry: int = 0, name: str | None = None) -> TaskId:
+    def write(db: apsw.Connection) -> TaskId:
+        text = tasks.spec_text(Spec(command, retry=retry))
+        return TaskId(tasks.add_many(db, 1, [(name, tasks.batch_id(db, "default"), 0, text)], None, [requires])[0])
+
+    return store.write(write)
+
+
+def begin(store: Store, *ids: TaskId) -> list[ExecutionId]:
+    orders = store.write(lambda db: executions.begin(db, 2, [Assignment(id, WorkerId(1)) for id in ids]))
+    return [order.execution for order in orders]
+
+
+def end(store: Store, execution: ExecutionId, outcome: Outcome = Outcome.SUCCEEDED) -> None:
+    store.write(lambda db: executions.finish(db, 3, execution, outcome, Stage.RUN, None))
+
+
+def run(store: Store, id: TaskId, outcome: Outcome = Outcome.SUCCEEDED) -> None:
+    end(store, begin(store, id)[0], outcome)
+
+
+def state(store: Store, id: int) -> TaskState:
+    return tasks.state_of(store.reader(), TaskId(id))
+
+
+def sound(store: Store) -> None:
+    assert check(store.reader(), store.side) == []
+
+
+def test_every_move_that_is_not_in_the_table_is_refused_by_the_file(store: Store) -> None:
+    """Whoever writes: this is bare SQL. Each state is forced in with the guard taken off, then each move tried."""
+    id = add(store)
+    allowed = {(src, dst) for src, targets in TASK_MOVES.items() for dst in targets}
+
+    def try_all(db: apsw.Connection) -> set[tuple[TaskState, TaskState]]:
+        guard = db.execute("select sql from sqlite_schema where name = 'task_move_guard'").fetchall()[0][0]
+        for other in ("task_live_proof", "task_moved", "task_release", "task_withdraw"):
+            db.execute(f"drop trigger {other}")
+        passed = set()
+        for src in TaskState:
+            for dst in TaskState:
+                if src is dst:
+                    continue
+                db.execute("drop trigger task_move_guard")
+                live = 1 if src in LIVE else None
+                db.execute("update task set state = ?, execution = ? where id = ?", (int(src), live, id))
+                db.execute(str(guard))
+                try:
+                    live = 1 if dst in LIVE else None
+                    db.execute("update task set state = ?, execution = ? where id = ?", (int(dst), live, id))
+                    passed.add((src, dst))
+                except apsw.ConstraintError as problem:
+                    assert "illegal move" in str(problem)
+        return passed
+
+    assert store.write(try_all) == allowed
+
+
+@pytest.mark.parametrize(
+    ("sql", "message"),
+    [
+        ("insert into task(state, batch, created, changed, spec) values (4, 1, 0, 0, '{}')", "born|CHECK"),
+        ("update task set state = 4, execution = 77 where id = 1", "live execution|illegal move"),
+        ("update task set state = 2 where id = 1", "CHECK"),
+        ("insert into requirement values (2, 1)", "CHECK"),
+        ("insert into requirement values (1, 1)", "CHECK"),
+        ("insert into requirement values (1, 99)", "FOREIGN KEY|NOT NULL|already been given"),
+        ("update requirement set child = 3", "replaced"),
+        ("update journal set at = 0", "append-only"),
+        ("update task set spec = 'no json' where id = 1", "CHECK"),
+        ("update task set priority = 'high' where id = 1", "cannot store TEXT"),
+    ],
+)
+def test_hand_written_sql_cannot_break_the_rules(store: Store, sql: str, message: str) -> None:
+    first = add(store)
+    add(store, first)
+    add(store)
+    with pytest.raises(apsw.ConstraintError, match=message):
+        store.write(lambda db: db.execute(sql))
+    sound(store)
+
+
+def test_a_second_live_execution_of_a_task_is_impossible(store: Store) -> None:
+    id = add(store)
+    begin(store, id)
+    assert begin(store, id) == []
+    with pytest.raises(apsw.ConstraintError, match="UNIQUE"):
+        store.write(
+            lambda db: db.execute("insert into execution(task, worker, attempt, assigned) values (?, 1, 2, 0)", (id,))
+        )
+
+
+def test_an_execution_ends_once(store: Store) -> None:
+    id = add(store)
+    (execution,) = begin(store, id)
+    end(store, execution)
+    end(store, execution, Outcome.FAILED)
+    assert state(store, id) is TaskState.SUCCEEDED
+    with pytest.raises(apsw.ConstraintError, match="ends once"):
+        store.write(lambda db: db.execute("update execution set outcome = 1 where id = ?", (execution,)))
+
+
+def test_a_dependent_waits_for_all_its_prerequisites(store: Store) -> None:
+    first, second = add(store), add(store)
+    child = add(store, first, second)
+    run(store, first)
+    assert state(store, child) is TaskState.WAITING
+    run(store, second)
+    assert state(store, child) is TaskState.PENDING
+    assert state(store, add(store, first)) is TaskState.PENDING
+    sound(store)
+
+
+def test_a_bad_end_blocks_dependents_transitively_and_says_why(store: Store) -> None:
+    root = add(store, name="align s07")
+    middle = add(store, root)
+    leaf = add(store, middle)
+    run(store, root, Outcome.FAILED)
+    assert state(store, middle) is state(store, leaf) is TaskState.BLOCKED
+    assert tasks.get(store.reader(), leaf).reason == "1 'align s07' failed"
+    late = add(store, leaf)
+    assert (state(store, late), tasks.get(store.reader(), late).reason) == (TaskState.BLOCKED, "1 'align s07' failed")
+    sound(store)
+
+
+def test_relaunching_the_culprit_frees_its_dependents_but_not_those_of_another(store: Store) -> None:
+    bad, worse = add(store), add(store)
+    only_bad = add(store, bad)
+    both = add(store, bad, worse)
+    leaf = add(store, only_bad)
+    for id in (bad, worse):
+        run(store, id, Outcome.FAILED)
+    store.write(lambda db: tasks.relaunch(db, 9, bad))
+    assert state(store, bad) is TaskState.PENDING
+    assert state(store, only_bad) is state(store, leaf) is TaskState.WAITING
+    assert state(store, both) is TaskState.BLOCKED
+    sound(store)
+    run(store, bad)
+    assert state(store, only_bad) is TaskState.PENDING
+    sound(store)
+
+
+def test_a_blocked_task_cannot_be_relaunched_and_the_error_names_the_culprit(store: Store) -> None:
+    root = add(store, name="root")
+    child = add(store, root)
+    run(store, root, Outcome.FAILED)
+    with pytest.raises(IllegalMove, match=r"blocked: 1 'root' failed\. Relaunch that one"):
+        store.write(lambda db: tasks.relaunch(db, 9, child))
+
+
+def test_relaunching_a_success_makes_dependents_wait_again(store: Store) -> None:
+    parent = add(store)
+    child = add(store, parent)
+    grandchild = add(store, child)
+    run(store, parent)
+    store.write(lambda db: tasks.relaunch(db, 9, parent))
+    assert state(store, child) is TaskState.WAITING
+    sound(store)
+    run(store, parent)
+    assert state(store, child) is TaskState.PENDING
+    run(store, child)
+    assert state(store, grandchild) is TaskState.PENDING
+    sound(store)
+
+
+def test_a_retry_waits_for_a_prerequisite_that_was_relaunched_meanwhile(store: Store) -> None:
+    parent = add(store)
+    child = add(store, parent, retry=1)
+    run(store, parent)
+    (execution,) = begin(store, child)
+    store.write(lambda db: tasks.relaunch(db, 9, parent))
+    end(store, execution, Outcome.FAILED)
+    assert state(store, child) is TaskState.WAITING
+    sound(store)
+    run(store, parent)
+    assert state(store, child) is TaskState.PENDING
+    sound(store)
+
+
+def test_a_failure_is_retried_after_its_delay_and_not_before(store: Store) -> None:
+    id = add(store, retry=1)
+    run(store, id, Outcome.FAILED)
+    assert state(store, id) is TaskState.PENDING
+    assert tasks.pending(store.reader(), 10) == []
+    due = tasks.next_due(store.reader())
+    assert due == 3 + 1000
+    assert store.write(lambda db: tasks.release_due(db, due - 1)) == 0
+    assert store.write(lambda db: tasks.release_due(db, due)) == 1
+    assert [task.id for task in tasks.pending(store.reader(), 10)] == [id]
+    run(store, id, Outcome.FAILED)
+    assert state(store, id) is TaskState.FAILED
+    assert [attempt.attempt for attempt in executions.of_task(store.reader(), id)] == [1, 2]
+
+
+def test_cancelling_what_no_worker_has_is_immediate_and_blocks_dependents(store: Store) -> None:
+    id = add(store)
+    child = add(store, id)
+    assert store.write(lambda db: tasks.cancel(db, 9, id)) is TaskState.CANCELLED
+    assert state(store, child) is TaskState.BLOCKED
+    store.write(lambda db: tasks.relaunch(db, 9, id))
+    assert (state(store, id), state(store, child)) == (TaskState.PENDING, TaskState.WAITING)
+    sound(store)
+
+
+def test_cancelling_a_running_task_marks_the_wish_and_its_end_is_not_retried(store: Store) -> None:
+    id = add(store, retry=5)
+    (execution,) = begin(store, id)
+    assert store.write(lambda db: tasks.cancel(db, 9, id)) is TaskState.ASSIGNED
+    assert executions.stops(store.reader(), WorkerId(1)) == [execution]
+    end(store, execution, Outcome.CANCELLED)
+    assert state(store, id) is TaskState.CANCELLED
+    assert executions.stops(store.reader(), WorkerId(1)) == []
+    sound(store)
+
+
+def test_an_update_is_refused_while_a_worker_has_the_task_and_history_keeps_what_ran(store: Store) -> None:
+    id = add(store, command="old")
+    (execution,) = begin(store, id)
+    with pytest.raises(IllegalMove, match="on a worker"):
+        store.write(lambda db: tasks.update(db, 9, id, {"command": "new"}))
+    end(store, execution, Outcome.FAILED)
+    store.write(lambda db: tasks.update(db, 9, id, {"command": "new"}))
+    assert tasks.get(store.reader(), id).spec.command == "new"
+    kept = store.reader().execute("select spec ->> '$.command' from execution").fetchall()
+    assert kept == [("old",)]
+
+
+def test_requirements_can_be_replaced_and_never_make_a_cycle(store: Store) -> None:
+    bad, good = add(store), add(store)
+    child = add(store, bad)
+    run(store, bad, Outcome.FAILED)
+    assert state(store, child) is TaskState.BLOCKED
+    store.write(lambda db: tasks.update(db, 9, child, {}, requires=[good]))
+    assert state(store, child) is TaskState.WAITING
+    sound(store)
+    with pytest.raises(IllegalMove, match="only require older"):
+        store.write(lambda db: tasks.update(db, 9, good, {}, requires=[child]))
+    with pytest.raises(IllegalMove, match="only require older"):
+        store.write(lambda db: tasks.update(db, 9, good, {}, requires=[good]))
+
+
+def test_an_unknown_prerequisite_queues_nothing(store: Store) -> None:
+    with pytest.raises(UnknownTask, match="no task 41"):
+        add(store, 41)
+    assert tasks.counts(store.reader()) == {}
+
+
+def test_a_wide_join_stays_linear_and_a_wide_fan_out_is_released_at_once(store: Store) -> None:
+    """One task on 20,000, and 20,000 on one: the work per end does not grow with the width (it is counted in VM steps)."""
+    text = tasks.spec_text(Spec("true"))
+
+    def steps(width: int) -> int:
+        ids = store.write(lambda db: tasks.add_many(db, 1, [(None, tasks.batch_id(db, "d"), 0, text)] * width, None))
+        child = add(store, *ids)
+        first = begin(store, TaskId(ids[0]))[0]
+        total = 0
+
+        def count(_: object) -> None:
+            nonlocal total
+            total += 1
+
+        def finish(db: apsw.Connection) -> None:
+            db.set_progress_handler(lambda: count(None) or False, 10)
+            executions.finish(db, 3, first, Outcome.SUCCEEDED, Stage.RUN, None)
+            db.set_progress_handler(None, 0)
+
+        store.write(finish)
+        assert state(store, child) is TaskState.WAITING
+        return total
+
+    assert steps(20_000) <= 2 * steps(20) + 10
+    root = add(store)
+    store.write(lambda db: tasks.add_many(db, 1, [(None, 1, 0, text)] * 20_000, None, [[root]] * 20_000))
+    run(store, root)
+    sound(store)
+
+
+def test_the_end_waits_for_every_announced_byte_of_the_log(store: Store) -> None:
+    id = add(store)
+    (execution,) = begin(store, id)
+    big = Exit(execution, 0, None, None, None, None, b"", 50_000, 0, False, False, False, 1.0, 0.5, 1 << 20)
+    assert not store.write(lambda db: executions.exited(db, 5, big))
+    assert state(store, id) is TaskState.COLLECTING
+    assert executions.logs_due(store.reader(), WorkerId(1)) == {execution: {0: 50_000}}
+    assert store.write(lambda db: executions.log_arrived(db, 6, execution))
+    assert state(store, id) is TaskState.SUCCEEDED
+    assert not store.write(lambda db: executions.exited(db, 7, big))
+    assert check(store.reader(), store.side) == [f"the log {execution}.out of execution {execution} is missing"]
+
+
+def test_the_journal_tells_a_task_s_whole_way(store: Store) -> None:
+    id = add(store)
+    (execution,) = begin(store, id)
+    store.write(lambda db: executions.started(db, execution, 4))
+    end(store, execution)
+    moves = [
+        (event.src, event.dst)
+        for event in journal.since(store.reader(), 0)
+        if event.task == id and event.dst is not None
+    ]
+    assert moves == [
+        (TaskState.PENDING, TaskState.ASSIGNED),
+        (TaskState.ASSIGNED, TaskState.RUNNING),
+        (TaskState.RUNNING, TaskState.SUCCEEDED),
+    ]
+
+
+def test_names_find_the_task_that_counts(store: Store) -> None:
+    old = add(store, name="x")
+    run(store, old)
+    new = add(store, name="x")
+    assert tasks.find(store.reader(), "x") == new
+    add(store, name="x")
+    with pytest.raises(UnknownTask, match="2 tasks are named"):
+        tasks.find(store.reader(), "x")
+    with pytest.raises(UnknownTask, match="no task is named"):
+        tasks.find(store.reader(), "y")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_operations_keep_every_invariant(store: Store, seed: int) -> None:
+    """Submit, run, fail, lose, cancel, relaunch and edit at random; the file agrees with itself after each hundred."""
+    dice = random.Random(seed)
+    outcomes = [Outcome.SUCCEEDED] * 5 + [Outcome.FAILED] * 3 + [Outcome.LOST, Outcome.TIMED_OUT, Outcome.CANCELLED]
+    live: list[ExecutionId] = []
+
+    def known() -> list[TaskId]:
+        return [row.id for row in tasks.select(store.reader())]
+
+    def submit() -> None:
+        ids = known()
+        add(store, *dice.sample(ids, min(len(ids), dice.randint(0, 3))), retry=dice.randint(0, 2))
+
+    def dispatch() -> None:
+        store.write(lambda db: tasks.release_due(db, 10**15))
+        ready = tasks.pending(store.reader(), 5)
+        live.extend(begin(store, *(task.id for task in ready)))
+
+    def finish() -> None:
+        if live:
+            end(store, live.pop(dice.randrange(len(live))), dice.choice(outcomes))
+
+    def attempt(operation: Callable[[apsw.Connection], object]) -> None:
+        try:
+            store.write(operation)
+        except IllegalMove:
+            pass
+
+    def cancel() -> None:
+        if ids := known():
+            attempt(lambda db: tasks.cancel(db, 5, dice.choice(ids)))
+
+    def relaunch() -> None:
+        if ids := known():
+            attempt(lambda db: tasks.relaunch(db, 5, dice.choice(ids)))
+
+    def require() -> None:
+        if ids := known():
+            id = dice.choice(ids)
+            attempt(lambda db: tasks.update(db, 5, id, {}, requires=dice.sample(ids, min(len(ids), 2))))
+
+    for step in range(1, 601):
+        dice.choice([submit, submit, dispatch, dispatch, finish, finish, finish, cancel, relaunch, require])()
+        if step % 100 == 0:
+            sound(store)

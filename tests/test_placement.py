@@ -1,0 +1,70 @@
+"""Which task goes where."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scitq.placement import place
+from scitq.task import BatchId, PendingTask, TaskId
+from scitq.worker import Capacity, WorkerId, window
+
+
+def some_tasks(count: int, batch: int = 1) -> list[PendingTask]:
+    return [PendingTask(TaskId(n), BatchId(batch), 0) for n in range(1, count + 1)]
+
+
+def test_equal_workers_get_equal_work() -> None:
+    free = {WorkerId(n): Capacity(slots=4, concurrency=4) for n in (1, 2, 3)}
+    assert Counter(a.worker for a in place(some_tasks(6), free)) == {1: 2, 2: 2, 3: 2}
+
+
+def test_free_slots_are_filled_before_any_queue() -> None:
+    free = {
+        WorkerId(1): Capacity(slots=0, queue=9, concurrency=1),
+        WorkerId(2): Capacity(slots=2, queue=9, concurrency=8),
+    }
+    assert [a.worker for a in place(some_tasks(2), free)] == [2, 2]
+
+
+def test_tasks_are_taken_in_the_order_given() -> None:
+    assert [a.task for a in place(some_tasks(5), {WorkerId(1): Capacity(slots=3, concurrency=3)})] == [1, 2, 3]
+
+
+def test_a_worker_of_another_batch_takes_nothing() -> None:
+    free = {WorkerId(1): Capacity(slots=2, concurrency=2, batch=7)}
+    assert place(some_tasks(3, batch=1), free) == []
+    mixed = [*some_tasks(1, batch=1), PendingTask(TaskId(9), BatchId(7), 0)]
+    assert [a.task for a in place(mixed, free)] == [9]
+
+
+@given(
+    st.integers(0, 60),
+    st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8), st.sampled_from([None, 1, 2])), max_size=6),
+)
+def test_no_worker_is_given_more_than_it_can_take_and_none_idles_beside_a_task(
+    count: int, shapes: list[tuple[int, int, int | None]]
+) -> None:
+    free = {
+        WorkerId(n): Capacity(slots=s, queue=q, concurrency=max(1, s), batch=b) for n, (s, q, b) in enumerate(shapes)
+    }
+    queue = [PendingTask(TaskId(n), BatchId(1 + n % 2), 0) for n in range(count)]
+    given_out = place(queue, free)
+    taken = Counter(a.worker for a in given_out)
+    assert all(taken[w] <= c.slots + c.queue for w, c in free.items())
+    assert len({a.task for a in given_out}) == len(given_out)
+    left = [task for task in queue if task.id not in {a.task for a in given_out}]
+    for worker, capacity in free.items():
+        if taken[worker] < capacity.slots + capacity.queue:
+            assert not [task for task in left if capacity.batch in (None, task.batch)]
+
+
+def test_prefetch_is_for_short_tasks_only() -> None:
+    assert window(2, None, None) == 4
+    assert window(2, None, 0.001) == 2 + 30
+    assert window(2, None, 3600.0) == 2
+    assert window(2, 5, 3600.0) == 7
+    assert window(64, None, 0.001) == 128
+    assert window(0, None, 0.001) == 0
