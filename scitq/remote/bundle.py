@@ -60,7 +60,8 @@ def bundle() -> tuple[Path, str]:
     if _known is not None and _known[0] == stamp and _is_whole(_known[1], _known[2]):
         return _known[1], _known[2]
     folder = _cache_folder()
-    index = folder / f"agent-{hashlib.sha256(repr((stamp, _PACKAGE, importlib.util.MAGIC_NUMBER)).encode()).hexdigest()[:32]}"
+    inputs = repr((stamp, _PACKAGE, importlib.util.MAGIC_NUMBER)).encode()
+    index = folder / f"sources-{hashlib.sha256(inputs).hexdigest()[:32]}"
     digest = _read(index)
     path = folder / f"agent-{digest}.pyz"
     if not digest or not _is_whole(path, digest):

@@ -32,7 +32,9 @@ def ensure(folder: Path, *, linger: float = 60, command: Sequence[str] | None = 
     try:
         root.make(place)
     except OSError as error:
-        raise AgentFailed(f"{place}: the folder of the local worker cannot be made: {error.strerror}", folder=place) from error
+        raise AgentFailed(
+            f"{place}: the folder of the local worker cannot be made: {error.strerror}", folder=place
+        ) from error
     program = list(command) if command is not None else [sys.executable, *FLAGS, str(bundle()[0])]
     _start(place, [*program, "agent", "--root", place, "--linger", f"{linger:g}"])
     deadline, pause = time.monotonic() + DEADLINE_S, 0.002

@@ -22,7 +22,10 @@ def main(arguments: list[str]) -> int:
         return 0
     role, options = (arguments[0], arguments[1:]) if arguments else ("", [])
     values = dict(zip(options[::2], options[1::2]))  # noqa: B905 strict came with 3.10, an odd rest is refused below
-    allowed = {"agent": {"--root", "--linger", "--slots", "--keeper-command"}, "keeper": {"--root", "--slots", "--ready-fd"}}
+    allowed = {
+        "agent": {"--root", "--linger", "--slots", "--keeper-command"},
+        "keeper": {"--root", "--slots", "--ready-fd"},
+    }
     if role not in allowed or len(options) % 2 or not set(values) <= allowed[role] or "--root" not in values:
         print(USAGE, file=sys.stderr)
         return 2

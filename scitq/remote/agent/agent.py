@@ -476,12 +476,11 @@ def main(folder: str, linger: float, slots: int | None, keeper_command: list[str
     deadline = time.monotonic() + 10
     while (held := root.lock(folder, "agent.lock")) is None:
         # Another one: it answers, or it is about to end.
-        with contextlib.suppress(OSError):
-            with address.connect(folder, "agent.sock") as other:
-                other.settimeout(2)
-                other.sendall(b"GET /ping HTTP/1.1\r\nConnection: close\r\n\r\n")
-                if other.recv(64):
-                    return 0
+        with contextlib.suppress(OSError), address.connect(folder, "agent.sock") as other:
+            other.settimeout(2)
+            other.sendall(b"GET /ping HTTP/1.1\r\nConnection: close\r\n\r\n")
+            if other.recv(64):
+                return 0
         if time.monotonic() > deadline:
             root.say(folder, "agent", "another agent has this folder but does not answer; see the pid in agent.lock")
             return 75

@@ -109,7 +109,9 @@ class Journal:
 
     def header(self, base: int) -> str:
         """The first line of a segment."""
-        return json.dumps({"k": "journal", "id": self.id, "base": base, "gen": self.generation, "boot": self.boot}) + "\n"
+        return (
+            json.dumps({"k": "journal", "id": self.id, "base": base, "gen": self.generation, "boot": self.boot}) + "\n"
+        )
 
     def add(self, line: str) -> int:
         """Add one line (ASCII, without its end); return the offset at which it will stand."""

@@ -164,7 +164,7 @@ class Keeper:
         if not self.accepted:
             return True
         try:
-            self.orders.append(self.accepted)
+            self.orders.append(bytes(self.accepted))
         except OSError as error:
             root.say(self.folder, "keeper", f"cannot store orders, trying again: {error}")
             return False
@@ -181,12 +181,12 @@ class Keeper:
                 self._purge()
         if journal.is_long and journal.flush():
             journal.seal(tasks.carried())
-        if len(journal.segments) > 1 and tasks.acked >= journal.segments[1] and not self.accepted:
-            # An order must not outlive the journal's word that it started: it would start again.
-            if self._purge():
-                base = max(segment for segment in journal.segments if segment <= tasks.acked)
-                journal.drop_before(base)
-                tasks.forget_before(base)
+        is_read = len(journal.segments) > 1 and tasks.acked >= journal.segments[1]
+        # An order must not outlive the journal's word that it started: it would start again.
+        if is_read and not self.accepted and self._purge():
+            base = max(segment for segment in journal.segments if segment <= tasks.acked)
+            journal.drop_before(base)
+            tasks.forget_before(base)
 
     def _purge(self) -> bool:
         try:

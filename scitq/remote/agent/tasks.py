@@ -6,6 +6,7 @@ the slot's files are used again. The loop around this is `keeper`.
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import json
 import os
@@ -167,7 +168,9 @@ class Tasks:
                     slot.make()
             except OSError as error:
                 root.say(self.folder, "keeper", f"{slot.folder}: {error}")
-                self._never_ran(order.id, order.key, "unstarted", None, f"the worker cannot make {slot.folder}: {error}")
+                self._never_ran(
+                    order.id, order.key, "unstarted", None, f"the worker cannot make {slot.folder}: {error}"
+                )
                 slot.close()
                 self.reserved.pop(slot.number, None)
             else:
@@ -184,9 +187,7 @@ class Tasks:
             if order.cap != CAP_BYTES:
                 extra += f',"cap":{order.cap}'
             jid = order.id if isinstance(order.id, int) else quoted(order.id)
-            journal.add(
-                f'{{"k":"start","id":{jid},"slot":{slot.number},"at":{at:.3f},"b":{b:.3f},"m":{m:.3f}{extra}}}'
-            )
+            journal.add(f'{{"k":"start","id":{jid},"slot":{slot.number},"at":{at:.3f},"b":{b:.3f},"m":{m:.3f}{extra}}}')
         if not journal.flush():
             # They are in the journal's memory and will be written; started they are not, and say so.
             for order, slot in ready:
@@ -310,7 +311,7 @@ class Tasks:
             f',"kept":true,"collect":{_json(collect)}' if is_kept else ',"kept":false,"collect":false',
             f',"deliver":{quoted(task.deliver or "")}' if collect else "",
             f',"at":{time.time():.3f},"run":{max(0.0, now - task.m) if task.pid > 0 else 0.0:.6f}',
-            f',"u":{usage.ru_utime:.6f},"s":{usage.ru_stime:.6f},"rss":{usage.ru_maxrss * _RSS_UNIT}}}' if usage else "}",
+            _usage(usage),
         ]
         self._record(task.key, "".join(parts), now)
         if collect:
@@ -486,10 +487,8 @@ class Tasks:
         for pid in processes.with_execution(key, self.journal.id):
             found = processes.facts(pid)
             if found is not None and found.group == group:
-                try:
+                with contextlib.suppress(OSError):
                     os.killpg(group, signal.SIGKILL)
-                except OSError:
-                    pass
                 return
 
     # Adopted from an earlier keeper.
@@ -587,6 +586,13 @@ class Tasks:
                 break
             if key not in self.owed:
                 del self.ended[key]
+
+
+def _usage(usage: Any) -> str:
+    """The end of an exit line: what the task used, where that is known."""
+    if usage is None:
+        return "}"
+    return f',"u":{usage.ru_utime:.6f},"s":{usage.ru_stime:.6f},"rss":{usage.ru_maxrss * _RSS_UNIT}}}'
 
 
 def _json(value: Any) -> str:
