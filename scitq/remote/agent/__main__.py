@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -31,17 +32,26 @@ def main(arguments: list[str]) -> int:
         return 2
     folder = os.path.abspath(values["--root"])
     slots = int(values["--slots"]) if "--slots" in values else None
+    ready = int(values["--ready-fd"]) if "--ready-fd" in values else None
+    _close_inherited(ready)
     if role == "keeper":
         from scitq.remote.agent import keeper
         from scitq.remote.agent.tasks import host_cpus
 
-        ready = int(values["--ready-fd"]) if "--ready-fd" in values else None
         return keeper.main(folder, host_cpus() if slots is None else slots, ready)
     from scitq.remote.agent import agent
 
     own = [sys.executable, *FLAGS, os.path.abspath(sys.argv[0]), "keeper"]
     command = json.loads(values["--keeper-command"]) if "--keeper-command" in values else own
     return agent.main(folder, float(values.get("--linger", "60")), slots, command)
+
+
+def _close_inherited(ready: int | None) -> None:
+    """Close what somebody left open for us by mistake: it would stay open in every task."""
+    for name in os.listdir("/dev/fd"):
+        if int(name) > 2 and int(name) != ready:
+            with contextlib.suppress(OSError):
+                os.close(int(name))
 
 
 if __name__ == "__main__":

@@ -238,6 +238,8 @@ class Keeper:
                 channel.say(message)
 
     def _may_end(self) -> bool:
+        if self.tasks.leftovers:
+            return False
         if self.stop == "now":
             return not self.tasks.running and self.journal.flush()
         if self.tasks.running or self.tasks.queue or (self.tasks.owed and self.stop == "when_idle"):

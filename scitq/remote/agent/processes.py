@@ -99,29 +99,28 @@ def find(execution: str, journal: str, since: float) -> int | None:
 
     Its children carry the same environment; those that became session leaders themselves started later.
     """
-    best: tuple[float, int] | None = None
-    for pid in with_execution(execution, journal):
-        found = facts(pid)
-        if found is None or found.session != pid or found.started < since - _MATCH_S:
-            continue
-        if best is None or (found.started, pid) < best:
-            best = (found.started, pid)
-    return None if best is None else best[1]
+    found = with_execution(execution, journal)
+    leaders = [
+        (each.started, pid) for pid, each in found.items() if each.session == pid and each.started >= since - _MATCH_S
+    ]
+    return min(leaders)[1] if leaders else None
 
 
-def with_execution(execution: str, journal: str) -> list[int]:
+def with_execution(execution: str, journal: str) -> dict[int, Facts]:
     """All live processes that carry this execution in their environment."""
     if not _HAS_PROC:
-        return []
+        return {}
     marks = _marks(execution, journal)
     own = os.getpid()
-    pids = []
+    found = {}
     for name in os.listdir("/proc"):
         if name.isdigit() and int(name) != own:
             env = environment(int(name))
             if env and marks[0] in env and marks[1] in env:
-                pids.append(int(name))
-    return pids
+                each = facts(int(name))
+                if each is not None:
+                    found[int(name)] = each
+    return found
 
 
 def adopt_orphans() -> None:

@@ -275,7 +275,7 @@ class Tasks:
         slot, now = task.slot, time.monotonic()
         self.running.pop(task.key, None)
         has_run = task.pid != 0 or why == "unknown"
-        is_left = has_run and self._has_leftovers(task, now)
+        is_left = has_run and self._has_leftovers(task)
         out, err = os.fstat(slot.out), os.fstat(slot.err)
         on, en = min(out.st_size, task.cap), min(err.st_size, task.cap)
         ocut, ecut = task.ocut or on < out.st_size, task.ecut or en < err.st_size
@@ -308,6 +308,7 @@ class Tasks:
             ',"ocut":true' if ocut else "",
             ',"ecut":true' if ecut else "",
             f',"note":{quoted(note)}' if note else "",
+            f',"left":{task.pid}' if task.key in self.leftovers else "",
             f',"kept":true,"collect":{_json(collect)}' if is_kept else ',"kept":false,"collect":false',
             f',"deliver":{quoted(task.deliver or "")}' if collect else "",
             f',"at":{time.time():.3f},"run":{max(0.0, now - task.m) if task.pid > 0 else 0.0:.6f}',
@@ -343,10 +344,10 @@ class Tasks:
 
     # Processes that outlive their task, and the end of those that do not want to.
 
-    def _has_leftovers(self, task: Task, now: float) -> bool:
+    def _has_leftovers(self, task: Task) -> bool:
         """Whether anything of the task still lives and may write into its slot. Its own group is ended."""
         if task.is_adopted:
-            return self._has_adopted_leftovers(task, now)
+            return self._has_adopted_leftovers(task)
         is_left = False
         try:
             os.killpg(task.pid, 0)
@@ -354,7 +355,7 @@ class Tasks:
             pass
         else:
             is_left = True
-            self._end_group(task, now)
+            self.end_group(task.key, task.pid, task.grace)
         if self.children < 0:
             return is_left
         pids = os.pread(self.children, 1 << 16, 0)
@@ -369,18 +370,18 @@ class Tasks:
             is_left = is_left or task.key in self.strangers[pid]
         return is_left
 
-    def _has_adopted_leftovers(self, task: Task, now: float) -> bool:
+    def _has_adopted_leftovers(self, task: Task) -> bool:
         """The same where the group's number may belong to others by now: only what carries our mark counts."""
-        pids = processes.with_execution(task.key, self.journal.id)
-        found = [processes.facts(pid) for pid in pids]
-        if any(each is not None and each.group == task.pid for each in found):
-            self._end_group(task, now)
-        return any(each is not None for each in found)
+        found = processes.with_execution(task.key, self.journal.id)
+        if any(each.group == task.pid for each in found.values()):
+            self.end_group(task.key, task.pid, task.grace)
+        return bool(found)
 
-    def _end_group(self, task: Task, now: float) -> None:
-        self._terminate(task.pid)
-        self.leftovers[task.key] = (task.pid, now + task.grace)
-        heapq.heappush(self.due, (now + task.grace, task.key))
+    def end_group(self, key: str, group: int, grace: float) -> None:
+        """End what is left of the group of an ended execution: TERM now, KILL after the grace."""
+        self._terminate(group)
+        self.leftovers[key] = (group, time.monotonic() + grace)
+        heapq.heappush(self.due, (self.leftovers[key][1], key))
 
     def _owners(self, pid: int, task: Task) -> frozenset[str]:
         """Which executions a stranger among our children may come from."""
@@ -484,12 +485,10 @@ class Tasks:
 
     def _kill_group(self, group: int, key: str) -> None:
         """KILL what is left of a group; by now its number might belong to others, so only if it is still ours."""
-        for pid in processes.with_execution(key, self.journal.id):
-            found = processes.facts(pid)
-            if found is not None and found.group == group:
-                with contextlib.suppress(OSError):
-                    os.killpg(group, signal.SIGKILL)
-                return
+        found = processes.with_execution(key, self.journal.id)
+        if any(each.group == group for each in found.values()):
+            with contextlib.suppress(OSError):
+                os.killpg(group, signal.SIGKILL)
 
     # Adopted from an earlier keeper.
 
