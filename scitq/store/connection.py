@@ -6,7 +6,9 @@ is in `schema`; this module knows of neither.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import logging
 import os
 import threading
 import weakref
@@ -17,15 +19,17 @@ from typing import TypeVar
 
 import apsw
 
-from scitq.errors import Closed, NotAStateFile, StateFileError, StateFileReadOnly
-from scitq.store import migrate
+from scitq.errors import Closed, NotAStateFile, ScitqError, StateFileError, StateFileReadOnly
+from scitq.store import folders, forks, guard, migrate
+from scitq.store.bell import Bell, Listener
 from scitq.store.faults import explain
 from scitq.store.locks import FileLock
-from scitq.store.migrate import Found, Schema
+from scitq.store.migrate import Schema
 from scitq.store.transaction import Transactions
 from scitq.store.writer import BUSY_S, Writer
 
 T = TypeVar("T")
+log = logging.getLogger("scitq.store")
 
 # Before 3.51.3 two connections that write and checkpoint at the same instant can lose pages.
 if tuple(int(part) for part in apsw.sqlite_lib_version().split(".")) < (3, 51, 3):
@@ -56,7 +60,7 @@ def connect(path: Path, *, read_only: bool) -> apsw.Connection:
 
 
 class Store:
-    """An open state file. Safe to use from any thread; not from a forked child.
+    """An open state file. Safe to use from any thread; in a forked child, open it again.
 
     Writes go through `write` and `post`, reads through `reader()`.
     """
@@ -69,85 +73,123 @@ class Store:
         self.version = schema.version
         self.read_only = False
         self.closed = False
+        self._is_forked = False
         self._refusal: StateFileError | None = None  # why this store does not write
         self._writer: Writer | None = None
+        self._lock: FileLock | None = None
+        self._held: list[FileLock] = []
+        self._bell: Bell | None = None
+        self._listener: Listener | None = None
+        self._guarding = threading.Lock()  # of what follows
         self._local = threading.local()
         self._readers: list[weakref.ref[apsw.Connection]] = []
-        self._readers_lock = threading.Lock()
-        self._subscribers: list[Callable[[], None]] = []
-        self._lock: FileLock | None = None
+        self._subscribers: tuple[Callable[[], None], ...] = ()
 
     @classmethod
     def open(cls, path: str | Path, schema: Schema, *, create: bool = True, read_only: bool = False) -> Store:
         """Open the state file `path`; make it if it is absent or empty, bring it up to date if it is old.
 
-        A file that a newer scitq wrote and allows this one to read opens with `read_only` set to True, and refuses writes.
+        A file that a newer scitq wrote, and allows this one to read, opens with `read_only` True and refuses writes.
         """
         store = cls(Path(os.path.realpath(Path(path).expanduser())), schema)
         try:
             store._open(create=create, read_only=read_only)
         except apsw.Error as error:
             store.close()
-            raise explain(error, store.path) from error
+            raise _unopened(store.path, error) from error
+        except OSError as error:
+            store.close()
+            raise StateFileReadOnly(f"{store.path} cannot be opened: {error}", path=store.path) from error
         except BaseException:
             store.close()
             raise
         return store
 
     def write(self, fn: Callable[[apsw.Connection], T], *, full: bool = False) -> T:
-        """Run `fn` on the writer thread, inside a transaction; return what it returned after the commit, or raise what it raised.
+        """Run `fn` inside a write transaction; return what it returned after the commit, or raise what it raised.
 
         `full=True` makes the commit survive a power cut (synchronous=FULL). See `writer` for what `fn` may do.
         """
         return self._the_writer().write(fn, full=full)
 
     def post(self, fn: Callable[[apsw.Connection], T], *, full: bool = False) -> Future[T]:
-        """As `write`, without waiting for the commit."""
+        """As `write`, on the writer thread and without waiting for the commit."""
         return self._the_writer().post(fn, full=full)
 
     def reader(self) -> apsw.Connection:
         """This thread's read-only connection. Read cursors to the end: an open one keeps the WAL from shrinking."""
-        db: apsw.Connection | None = getattr(self._local, "db", None)
-        if db is not None:
-            return db
         self._refuse_if_dead()
-        with self._readers_lock:
+        db: apsw.Connection | None = getattr(self._local, "db", None)
+        if db is None:
             db = connect(self.path, read_only=True)
-            # Only the thread owns it: when the thread ends, so does the connection.
-            self._readers = [ref for ref in self._readers if ref() is not None]
-            self._readers.append(weakref.ref(db))
+            with self._guarding:
+                # Only its thread owns it: when the thread ends, so does the connection.
+                self._readers = [ref for ref in self._readers if ref() is not None]
+                self._readers.append(weakref.ref(db))
             self._local.db = db
         return db
 
     def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call `callback` after commits: ours (on the writer thread, when their callers know) and other processes'.
+        """Call `callback` after commits: ours (on the writer thread) and other processes' (on the bell's).
 
-        Several commits may make one call. It must be quick and must not call `write`. Returns the function that ends it.
+        Several commits may make one call. It must be quick, and must not call `write`. Returns what ends it.
         """
         self._refuse_if_dead()
-        self._subscribers = [*self._subscribers, callback]
+        with self._guarding:
+            self._subscribers = (*self._subscribers, callback)
+            if self._writer is not None:
+                self._writer.has_subscribers = True
+            if self._listener is None and self._bell is not None:
+                self._listener = Listener(self._bell, self._data_version, self._tell)
 
         def unsubscribe() -> None:
-            self._subscribers = [known for known in self._subscribers if known is not callback]
+            with self._guarding:
+                self._subscribers = tuple(known for known in self._subscribers if known is not callback)
 
         return unsubscribe
 
+    def ring(self) -> None:
+        """Wake the other processes, when something besides the file's content has changed."""
+        if self._bell is not None and not self.closed:
+            self._bell.ring()
+
+    def hold(self, lock: FileLock) -> FileLock:
+        """Close `lock` with the store, and in a forked child."""
+        self._held.append(lock)
+        return lock
+
+    def drop(self, lock: FileLock) -> None:
+        """Close a lock that `hold` was given."""
+        if lock in self._held:
+            self._held.remove(lock)
+        lock.close()
+
     def close(self) -> None:
-        """Write what is queued, then let go of the file. Harmless when repeated."""
-        if self.closed:
+        """Write what is queued, then let go of the file. Harmless when repeated, or in a forked child."""
+        with self._guarding:
+            if self.closed:
+                return
+            self.closed = True
+            listener, self._listener = self._listener, None
+        if self._is_forked:
             return
-        self.closed = True
-        self._subscribers = []
-        with self._readers_lock:
-            readers = [db for ref in self._readers if (db := ref()) is not None]
-            self._readers = []
-        self._local = threading.local()
-        for db in readers:
+        if listener is not None:
+            listener.close()
+        # First the queue: what is posted was promised.
+        is_free = self._writer is None or self._writer.finish(BUSY_S)
+        for db in self._connections():
             _close_reader(db)
-        if self._writer is not None:
-            self._writer.close(BUSY_S)
-        if self._lock is not None:
-            self._lock.close()
+        self._local = threading.local()
+        if self._writer is not None and is_free:
+            self._writer.close()
+        if not is_free:
+            log.error("%s: another process keeps its write lock; what was queued is not written", self.path)
+        for lock in self._held:
+            lock.close()
+        if self._bell is not None:
+            self._bell.close()
+        guard.unwatch(self)
+        forks.unwatch(self)
 
     def __enter__(self) -> Store:
         return self
@@ -160,68 +202,74 @@ class Store:
     def _open(self, *, create: bool, read_only: bool) -> None:
         path = self.path
         if path.is_dir():
-            raise NotAStateFile(
-                f"{path} is a folder; give the name of a file in it, such as {path / 'lab.scitq'}.", path=path
-            )
+            raise NotAStateFile(f"{path} is a folder; name a file in it, such as {path / 'lab.scitq'}.", path=path)
         if not path.parent.is_dir():
-            raise NotAStateFile(
-                f"{path.parent} does not exist, so {path.name} cannot be made there. Make that folder first.", path=path
-            )
-        blank = not path.exists() or path.stat().st_size == 0
-        if blank and (read_only or not create):
+            raise NotAStateFile(f"There is no folder {path.parent} for {path.name}. Make that folder first.", path=path)
+        if (read_only or not create) and _is_empty(path):
             raise NotAStateFile(f"There is no state file {path}.", path=path)
+        folders.refuse_unsafe(path)
+        forks.let_go_of_inherited(path)
         if read_only:
-            self._open_read_only()
+            self._open_to_read()
         else:
-            self._open_to_write(blank)
+            self._open_to_write()
+        guard.watch(self, path)
+        forks.watch(self)
 
-    def _open_read_only(self) -> None:
-        db = connect(self.path, read_only=True)
-        found = migrate.inspect(db, self.path, self.schema)
-        if found.version > self.schema.version and self.schema.version < found.min_reader:
-            db.close()
+    def _open_to_read(self) -> None:
+        self._begin_reading()
+        found = migrate.inspect(self.reader(), self.path, self.schema)
+        if self.schema.version < found.min_reader:
             raise migrate.newer(self.path, found, self.schema)
+        if found.version < self.schema.version:
+            raise StateFileReadOnly(
+                f"{self.path} is of an older scitq (schema {found.version}, this is {self.schema.version}); "
+                "open it once for writing, which brings it up to date.",
+                path=self.path,
+            )
         self.version = found.version
-        self.read_only = True
         self._refusal = StateFileReadOnly(f"{self.path} was opened for reading only.", path=self.path)
-        self._local.db = db
-        self._readers.append(weakref.ref(db))
 
-    def _open_to_write(self, blank: bool) -> None:
-        self._lock = self._make_side()
+    def _begin_reading(self) -> None:
+        self.read_only = True
+        bell = self.side / "bell"
+        if bell.exists():
+            with contextlib.suppress(OSError):  # without it the listener looks by itself
+                self._bell = Bell(bell)
+
+    def _open_to_write(self) -> None:
+        path = self.path
+        self.side.mkdir(mode=0o700, exist_ok=True)
+        self._lock = self.hold(FileLock(self.side / "write.lock"))
+        self._bell = Bell(self.side / "bell")
         self._lock.acquire()
         try:
-            if blank:
-                _make_blank(self.path)
-            db = connect(self.path, read_only=False)
+            if _is_empty(path):
+                _make_blank(path)
+            db = connect(path, read_only=False)
+            if db.readonly("main"):
+                raise StateFileReadOnly(f"{path} may not be written by this user: check its mode and owner.", path=path)
             if migrate.is_blank(db):
-                migrate.create(db, self.path, self.schema)
-            found = migrate.inspect(db, self.path, self.schema)
+                migrate.create(db, path, self.schema)
+            found = migrate.inspect(db, path, self.schema)
+            if self.schema.version < found.min_writer:
+                self._refusal = migrate.newer(path, found, self.schema)
+                if self.schema.version < found.min_reader:
+                    raise self._refusal
+                self.version = found.version
+                self.read_only = True
+                db.close()
+                return
             if found.version < self.schema.version:
-                migrate.migrate(db, self.path, self.side, self.schema, found.version)
-            db.pragma("journal_mode", "wal")
+                migrate.migrate(db, path, self.side, self.schema, found.version)
+            self.version = max(found.version, self.schema.version)
+            if db.pragma("journal_mode", "wal") != "wal":
+                raise StateFileError(f"{path}: SQLite cannot use a write-ahead log here, which scitq needs.", path=path)
+            migrate.inspect(db, path, self.schema)  # a first read makes -wal and -shm
         finally:
             self._lock.release()
-        if found.version > self.schema.version and self.schema.version < found.min_writer:
-            db.close()
-            self._open_older(found)
-            return
-        self.version = max(found.version, self.schema.version)
-        transactions = Transactions(self.path, db, lambda: connect(self.path, read_only=False), self._check)
-        self._writer = Writer(self.path, transactions, self._lock, ring=lambda: None, tell=self._tell)
-
-    def _open_older(self, found: Found) -> None:
-        """The file is newer than this scitq: read it if it allows that."""
-        refusal = migrate.newer(self.path, found, self.schema)
-        if self.schema.version < found.min_reader:
-            raise refusal
-        self.version = found.version
-        self.read_only = True
-        self._refusal = refusal
-
-    def _make_side(self) -> FileLock:
-        self.side.mkdir(mode=0o700, exist_ok=True)
-        return FileLock(self.side / "write.lock")
+        transactions = Transactions(path, db, lambda: connect(path, read_only=False), self._check)
+        self._writer = Writer(path, transactions, self._lock, ring=self._bell.ring, tell=self._tell)
 
     # In use
 
@@ -233,6 +281,8 @@ class Store:
         return self._writer
 
     def _refuse_if_dead(self) -> None:
+        if self._is_forked:
+            raise forks.refusal(self.path)
         if self.closed:
             raise Closed(f"{self.path} was closed.", path=self.path)
 
@@ -246,24 +296,81 @@ class Store:
             raise migrate.newer(self.path, found, self.schema)
         self.version = found.version
 
+    def _data_version(self) -> int:
+        return migrate.pragma(self.reader(), "data_version")
+
     def _tell(self) -> None:
         for callback in self._subscribers:
-            callback()
+            try:
+                callback()
+            except Exception:  # one subscriber's mistake is neither the writer's nor the others'
+                log.exception("%s: a subscriber failed", self.path)
+
+    def _connections(self) -> list[apsw.Connection]:
+        return [db for ref in self._readers if (db := ref()) is not None]
+
+    # At a fork (see `forks`)
+
+    def before_fork(self) -> bool:
+        return self._writer is None or self._writer.pause(1.0)
+
+    def after_fork(self) -> None:
+        if self._writer is not None:
+            self._writer.resume()
+
+    def after_fork_in_child(self) -> list[apsw.Connection]:
+        self._is_forked = True
+        self._guarding = threading.Lock()  # another thread may have held it
+        self._subscribers = ()
+        for lock in self._held:
+            lock.close()
+        if self._listener is not None:
+            self._listener.abandon()
+        if self._bell is not None:
+            self._bell.close()
+        return self._connections() + ([] if self._writer is None else [self._writer.connection])
+
+
+def _is_empty(path: Path) -> bool:
+    return not path.exists() or path.stat().st_size == 0
 
 
 def _make_blank(path: Path) -> None:
     """An empty file of mode 0600, whatever the umask; SQLite gives -wal and -shm the mode of the main file."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        if os.fstat(fd).st_size == 0:
-            os.fchmod(fd, 0o600)
+        os.fchmod(fd, 0o600)
     finally:
         os.close(fd)
 
 
+def _unopened(path: Path, error: apsw.Error) -> BaseException:
+    """Why SQLite would not open it, as far as can be seen."""
+    if isinstance(error, apsw.NotADBError):
+        return NotAStateFile(f"{path} is no SQLite file, so no state file. Nothing was changed.", path=path)
+    if isinstance(error, apsw.CantOpenError | apsw.ReadOnlyError):
+        if not os.access(path, os.R_OK):
+            return StateFileReadOnly(f"{path} may not be read by this user: check its mode and owner.", path=path)
+        return StateFileReadOnly(
+            f"{path}: SQLite must make {path.name}-wal and {path.name}-shm beside it, even to read, and this user may not "
+            f"write in {path.parent}. Copy the file to a folder of your own, or let its owner open it meanwhile.",
+            path=path,
+        )
+    return explain(error, path)
+
+
 def _close_reader(db: apsw.Connection) -> None:
-    # Another thread may be inside a query: end that first.
     with contextlib.suppress(apsw.Error):
-        db.interrupt()
+        db.interrupt()  # another thread may be inside a query
     with contextlib.suppress(apsw.Error):
         db.close(True)
+
+
+@atexit.register
+def _close_all() -> None:
+    """What was posted is written, though nobody waits for it."""
+    for store in forks.every():
+        try:
+            store.close()
+        except (ScitqError, apsw.Error, OSError) as error:
+            log.warning("%s: not closed properly: %s", store.path, error)

@@ -10,6 +10,7 @@ from pathlib import Path
 import apsw
 
 from scitq.errors import (
+    LiveFileOpened,
     StateFileBusy,
     StateFileDamaged,
     StateFileError,
@@ -62,6 +63,16 @@ def moved(path: Path) -> StateFileMoved:
     return StateFileMoved(
         f"{path} was deleted, moved or replaced while it was open; nothing more is written. "
         "Put it back or open the new one.",
+        path=path,
+    )
+
+
+def lock_lost(path: Path) -> LiveFileOpened:
+    """The WAL was deleted under us: something in this process closed the file, and with that dropped our locks."""
+    return LiveFileOpened(
+        f"{path}: something in this process opened and closed it without scitq (another SQLite, a copy), so its locks were "
+        "lost. Nothing is lost so far, and nothing more is written: close it, or end this process, and open it again. "
+        "For a private copy use engine.snapshot(); for a backup: scitq backup FILE.",
         path=path,
     )
 

@@ -7,10 +7,18 @@ The files are never deleted: a lock on a deleted file excludes nobody.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import sys
 from pathlib import Path
+
+from scitq.errors import NotSupported
+
+try:
+    import fcntl
+except ModuleNotFoundError:
+    raise NotSupported(
+        f"scitq runs on Linux and macOS, not on {sys.platform}; on Windows use it inside WSL 2."
+    ) from None
 
 
 class FileLock:
@@ -61,14 +69,15 @@ def holder_of(path: Path) -> int | None:
     if sys.platform != "linux":
         return None
     try:
-        inode = os.stat(path).st_ino
+        found = os.stat(path)
         with open("/proc/locks", encoding="ascii") as table:
             lines = table.readlines()
     except OSError:
         return None
+    place = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
     for line in lines:
-        words = line.split()
         # 12: FLOCK  ADVISORY  WRITE 4121 fe:00:1835011 0 EOF      (a waiter has "->" as its second word)
-        if len(words) >= 6 and words[1] == "FLOCK" and words[5].rpartition(":")[2] == str(inode) and int(words[4]) > 0:
+        words = line.split()
+        if len(words) >= 6 and words[1] == "FLOCK" and words[3] == "WRITE" and words[5] == place and int(words[4]) > 0:
             return int(words[4])
     return None

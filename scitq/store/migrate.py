@@ -6,7 +6,7 @@ that open an old file at once migrate it once.
 
 from __future__ import annotations
 
-import datetime
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +97,7 @@ def create(db: apsw.Connection, path: Path, schema: Schema) -> None:
 
 def migrate(db: apsw.Connection, path: Path, side: Path, schema: Schema, version: int) -> None:
     """Take an older file to this schema, after a backup."""
-    day = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    day = time.strftime("%Y%m%d-%H%M%S")
     folder = side / "backups"
     folder.mkdir(mode=0o700, exist_ok=True)
     copy_into(db, folder / f"{path.stem}-v{version}-{day}.scitq")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +28,7 @@ def copy_into(db: apsw.Connection, target: Path) -> Path:
     """Copy to a temporary neighbour, then give it its name: `target` is absent or whole, at any instant."""
     if os.path.lexists(target):
         raise BadInput(f"{target} exists already; give another name.", path=target)
-    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    part = target.with_name(f".{target.name}.{os.urandom(4).hex()}.part")
     try:
         # An empty file is what VACUUM INTO accepts: made by us it has our mode, whatever the umask says.
         os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))

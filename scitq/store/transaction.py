@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import apsw
 
-from scitq.store.faults import explain, moved
+from scitq.store.faults import explain, lock_lost, moved
 
 log = logging.getLogger("scitq.store")
 
@@ -95,7 +95,9 @@ class Transactions:
         self._check = check  # inside each transaction: raises if this process may not write (any more)
         self._is_full = False
         self._checkpoint_at = CHECKPOINT_PAGES
-        self.identity = self._stat()
+        self._wal = f"{path}-wal"
+        self._identity = _inode(path)
+        self._wal_identity = _inode(self._wal)
         self._adopt(db)
 
     def run(self, jobs: list[Job]) -> Run:
@@ -152,6 +154,10 @@ class Transactions:
         self._relax()
 
     @property
+    def connection(self) -> apsw.Connection:
+        return self._db
+
+    @property
     def wants_checkpoint(self) -> bool:
         return self.wal_pages >= self._checkpoint_at
 
@@ -179,7 +185,7 @@ class Transactions:
         """Let go of the file; `tidy` leaves one file behind if we are its last user (SQLite knows whether we are)."""
         db = self._db
         db.set_wal_hook(None)
-        if tidy and self._stat() == self.identity:
+        if tidy and _inode(self.path) == self._identity and _inode(self._wal) == self._wal_identity:
             with contextlib.suppress(apsw.Error):
                 db.set_busy_timeout(100)
                 for _ in db.execute("PRAGMA optimize"):
@@ -189,8 +195,10 @@ class Transactions:
             db.close(True)
 
     def _begin(self, *, full: bool) -> None:
-        if self._stat() != self.identity:
+        if _inode(self.path) != self._identity:
             raise moved(self.path)
+        if _inode(self._wal) != self._wal_identity:
+            raise lock_lost(self.path)
         if full:  # SQLite refuses to change it inside a transaction
             self._is_full = True
             self._db.execute("PRAGMA synchronous=FULL")
@@ -222,18 +230,19 @@ class Transactions:
         self.wal_pages = pages
         return apsw.SQLITE_OK
 
-    def _stat(self) -> tuple[int, int] | None:
-        try:
-            found = os.stat(self.path)
-        except OSError:
-            return None
-        return found.st_dev, found.st_ino
-
     def _explain(self, error: BaseException) -> BaseException:
         better = explain(error, self.path)
         if better is not error:
             better.__cause__ = error
         return better
+
+
+def _inode(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _split(jobs: list[Job], later: list[Job]) -> Run:

@@ -17,6 +17,7 @@ A function given to the writer
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -39,6 +40,7 @@ log = logging.getLogger("scitq.store")
 
 GROUP_SIZE = 1000  # at most so many functions in a transaction
 BUSY_S = 10.0  # how long a caller waits for another process's write lock
+TELL_S = 0.0005  # in a run of commits, subscribers and bell are served at most this often: each costs thread switches
 IDLE_S = 30.0  # quiet for so long: the WAL is folded into the file
 
 
@@ -61,6 +63,9 @@ class Writer:
         self._ring = ring  # tells the other processes of a commit
         self._tell = tell  # tells the subscribers of this one
         self._jobs: deque[Job] = deque()
+        self.has_subscribers = False
+        self._is_to_tell = False
+        self._told_at = 0.0
         self._has_chores = False
         self._was_interrupted = False
         self._closing = False
@@ -82,8 +87,6 @@ class Writer:
             raise BadInput("store.write() inside a function given to the writer; use the connection that it was given.")
         job = Job(run, full)
         try:
-            if self._closing:
-                raise Closed(f"{self.path} was closed.", path=self.path)
             if self._jobs or self.turn.locked() or not self._run_here(job, me):
                 if self._thread is not None and self._thread.ident == me:
                     raise BadInput("store.write() in a subscriber could wait for itself; use store.post().")
@@ -101,23 +104,27 @@ class Writer:
 
     def post(self, run: Callable[[apsw.Connection], T], *, full: bool = False) -> Future[T]:
         """Queue `run`; the future is resolved after its commit."""
-        if self._closing:
-            raise Closed(f"{self.path} was closed.", path=self.path)
         job = Job(run, full)
         future: Future[T] = Future()
         job.future = future
         self._enqueue(job)
         return future
 
-    def close(self, timeout_s: float) -> bool:
-        """Write what is queued, end the thread, close the connection; False if another process kept us from it."""
+    def finish(self, timeout_s: float) -> bool:
+        """Write what is queued, take no more, end the thread; False if another process kept us from it."""
         with self._starting:
             self._closing = True
-        if self._thread is not None:
+        if self._thread is not None and self._thread.ident != threading.get_ident():
             self._wake()
-            self._thread.join(timeout_s)
-            if self._thread.is_alive():
-                return False
+            while self._thread.is_alive():
+                self._thread.join(min(1.0, timeout_s))
+                since = self._blocked_since
+                if since is not None and time.monotonic() - since >= timeout_s:
+                    return False
+        return True
+
+    def close(self) -> None:
+        """Close the connection, after `finish`."""
         with self.turn:
             tidy = self._lock.try_acquire()
             try:
@@ -125,7 +132,19 @@ class Writer:
             finally:
                 if tidy:
                     self._lock.release()
-        return True
+
+    # At a fork
+
+    @property
+    def connection(self) -> apsw.Connection:
+        return self._transactions.connection
+
+    def pause(self, timeout_s: float) -> bool:
+        """Let no transaction begin, once the present one has ended; False if it does not end."""
+        return self._inside != threading.get_ident() and self.turn.acquire(timeout=timeout_s)
+
+    def resume(self) -> None:
+        self.turn.release()
 
     def _run_here(self, job: Job, me: int) -> bool:
         """Run the job on the caller's thread; False, and nothing done, if another process is writing.
@@ -142,13 +161,23 @@ class Writer:
             finally:
                 self._inside = None
                 self._lock.release()
-        if self._transactions.has_changed:
-            self._has_chores = True
-            self._wake()
+            # Still in turn: nobody else can have set it.
+            changed, self._transactions.has_changed = self._transactions.has_changed, False
+        if changed:
+            if self.has_subscribers or self._transactions.wants_checkpoint:
+                self._is_to_tell = True
+                if not self._has_chores:
+                    self._has_chores = True
+                    self._wake()
+            else:  # nothing else to do: not worth the thread's waking up
+                self._ring()
         return True
 
     def _enqueue(self, job: Job) -> None:
-        self._jobs.append(job)
+        with self._starting:  # after the thread has seen `_closing`, nobody would run it
+            if self._closing:
+                raise Closed(f"{self.path} was closed.", path=self.path)
+            self._jobs.append(job)
         self._wake()
 
     def _wake(self) -> None:
@@ -174,6 +203,7 @@ class Writer:
     def _work(self) -> None:
         while True:
             if self._has_chores:
+                self._pause_between_chores()
                 self._has_chores = False
                 self._chores()
             if self._jobs:
@@ -192,6 +222,15 @@ class Writer:
                 self._fold()
         self._awake = True
 
+    def _pause_between_chores(self) -> None:
+        left_s = self._told_at + TELL_S - time.monotonic()
+        if left_s > 0 and not self._was_interrupted:
+            self._awake = False
+            if not self._jobs and not self._closing:
+                with contextlib.suppress(Empty):
+                    self._tokens.get(timeout=left_s)
+            self._awake = True
+
     def _turn(self) -> None:
         """One group: lock, transaction, unlock, wake the callers, tell the others."""
         settled: list[Job] = []
@@ -205,9 +244,10 @@ class Writer:
             finally:
                 self._inside = None
                 self._lock.release()
+                changed, self._transactions.has_changed = self._transactions.has_changed, False
         for job in settled:
             job.resolve()
-        self._after()
+        self._after(changed)
 
     def _group(self) -> list[Job]:
         """Run what is queued, usually in one transaction. Jobs returned are committed or have left no trace."""
@@ -230,11 +270,11 @@ class Writer:
                 job.error = job.error or error
         return settled
 
-    def _after(self) -> None:
-        if self._transactions.has_changed:
-            self._transactions.has_changed = False
+    def _after(self, changed: bool) -> None:
+        if changed:
             self._ring()
             self._tell()
+            self._told_at = time.monotonic()
         if self._transactions.wants_checkpoint:
             with self.turn:
                 self._transactions.checkpoint()
@@ -246,7 +286,9 @@ class Writer:
             with self.turn:
                 self._transactions.undo()
                 self._lock.release()
-        self._after()
+            self._is_to_tell = True
+        told, self._is_to_tell = self._is_to_tell, False
+        self._after(told)
 
     def _fold(self) -> None:
         with self.turn:

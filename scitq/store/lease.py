@@ -1,0 +1,246 @@
+"""Who drives the state file: a `flock` that the kernel releases with the process, and a number that fences off the frozen.
+
+The lock decides. The number (`lead.epoch`) grows at each change of driver and is compared inside every transaction of the
+driver: one that was suspended, lost its lock file or was replaced by hand finds its number stale and writes nothing more.
+The other columns of `lead` tell people who drives, and notice a second machine, whose kernel knows nothing of our lock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import apsw
+
+from scitq.errors import NoDriver, StaleDriver, StateFileError
+from scitq.store.locks import FileLock, holder_of
+
+if TYPE_CHECKING:
+    from scitq.store.connection import Store
+
+SEEN_EVERY_S = 60.0  # the driver says no more often than this that it is there
+FRESH_S = 180.0  # another machine that said so since then is believed
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The driver, by what it wrote when it took the lease."""
+
+    epoch: int
+    pid: int | None
+    host: str | None
+    machine: str | None
+    boot: str | None
+    started: int | None
+    program: str | None
+    seen: int | None  # milliseconds since 1970
+    alive: bool  # somebody on this machine holds the lock
+    is_here: bool  # on this machine
+    is_me: bool  # this process
+
+    def describe(self, now_ms: int) -> str:
+        """`python (pid 4121, this machine)`."""
+        if self.is_here:
+            return f"{self.program or 'python'} (pid {self.pid}, this machine)"
+        ago = f", seen {max(0, now_ms - self.seen) // 1000} s ago" if self.seen is not None else ""
+        return f"{self.program or 'python'} (pid {self.pid} on {self.host or 'another machine'}{ago})"
+
+
+class Lease:
+    """The right to drive `store`'s file. One per process that might drive."""
+
+    def __init__(self, store: Store) -> None:
+        self.epoch: int | None = None
+        self._store = store
+        self._path = store.side / "driver.lock"
+        self._lock: FileLock | None = None
+        self._seen_at = 0.0
+
+    def try_acquire(self, *, take_over: bool = False) -> bool:
+        """Become the driver, if nobody is; True if this process is the driver now.
+
+        Raises NoDriver if another machine drives, which no lock of this one can tell; `take_over` is the user's word that
+        it does not.
+        """
+        if self.epoch is not None:
+            return True
+        if not take_over:
+            self._refuse_second_machine()
+        lock = self._fresh_lock()
+        # Someone who asks who drives holds the lock for an instant (see `is_held`): not a reason to give up.
+        for wait_s in (0.001, 0.004, None):
+            if lock.try_acquire():
+                break
+            if wait_s is None or lock.holder() is not None:
+                return False
+            time.sleep(wait_s)
+        try:
+            self.epoch = self._store.write(self._enter, full=True)
+        except BaseException:
+            lock.release()
+            raise
+        self._seen_at = time.monotonic()
+        return True
+
+    def check(self, conn: apsw.Connection) -> None:
+        """First statement of each of the driver's transactions: raises StaleDriver if this process drives no more."""
+        epoch = _epoch(conn)
+        if self.epoch is None or epoch != self.epoch:
+            raise StaleDriver(
+                f"{self._store.path}: another process drives it now; this one stops writing.",
+                mine=self.epoch,
+                now=epoch,
+            )
+        if self._lock is None or self._lock.is_replaced():
+            raise StaleDriver(
+                f"{self._path} was deleted or replaced, so this process may not be the only driver; it stops."
+            )
+        now = time.monotonic()
+        if now - self._seen_at >= SEEN_EVERY_S:
+            self._seen_at = now
+            conn.execute("UPDATE lead SET seen = ?", (_now_ms(),))
+
+    def beat(self) -> None:
+        """Say that we are still here, if that is due; for a driver that has had nothing to write."""
+        if self.epoch is not None and time.monotonic() - self._seen_at >= SEEN_EVERY_S:
+            self._store.write(self.check)
+
+    def release(self) -> None:
+        """Stop driving; other processes that have the file open hear of it at once."""
+        lock, self._lock = self._lock, None
+        epoch, self.epoch = self.epoch, None
+        if lock is None:
+            return
+        try:
+            if epoch is not None:
+                self._store.write(lambda conn: _leave(conn, epoch))
+        except StateFileError:
+            pass  # closed, full or gone: the kernel's lock is what counts
+        finally:
+            self._store.drop(lock)
+            # After the lock is free: those who were woken by the commit came too early.
+            self._store.ring()
+
+    @staticmethod
+    def holder(conn: apsw.Connection) -> Holder | None:
+        """Who drives, or drove last; None if the last one left properly or there never was one."""
+        [row] = conn.execute("SELECT epoch, pid, host, machine, boot, started, program, seen FROM lead")
+        epoch, pid, host, machine, boot, started, program, seen = row
+        if pid is None:
+            return None
+        here = _is_here(machine, boot)
+        alive = here and is_held(Path(conn.filename + ".d", "driver.lock"))
+        me = here and pid == os.getpid() and started == process_start(os.getpid())
+        return Holder(epoch, pid, host, machine, boot, started, program, seen, alive, here, me)
+
+    def _fresh_lock(self) -> FileLock:
+        if self._lock is not None and self._lock.is_replaced():
+            self._store.drop(self._lock)
+            self._lock = None
+        if self._lock is None:
+            self._lock = self._store.hold(FileLock(self._path))
+        return self._lock
+
+    def _refuse_second_machine(self) -> None:
+        holder = Lease.holder(self._store.reader())
+        if holder is None or holder.is_here or holder.seen is None:
+            return
+        ago_s = (_now_ms() - holder.seen) / 1000
+        if ago_s < FRESH_S:
+            raise NoDriver(
+                f"{self._store.path.name} is driven by another machine ({holder.host}, seen {max(0, ago_s):.0f} s ago). "
+                "This process only adds and watches; take over with scitq up --take-over",
+                host=holder.host,
+                pid=holder.pid,
+            )
+
+    def _enter(self, conn: apsw.Connection) -> int:
+        conn.execute(
+            "UPDATE lead SET epoch = epoch + 1, pid = ?, host = ?, machine = ?, boot = ?, started = ?, program = ?, seen = ?",
+            (
+                os.getpid(),
+                socket.gethostname(),
+                machine_id(),
+                boot_id(),
+                process_start(os.getpid()),
+                _program(),
+                _now_ms(),
+            ),
+        )
+        return _epoch(conn)
+
+
+def is_held(path: Path) -> bool:
+    """True if a process holds the lock `path`. Where the system does not tell, the lock is tried and let go at once."""
+    if holder_of(path) is not None:
+        return True
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def machine_id() -> str:
+    """What tells this machine from others; the host name where the system has nothing better."""
+    for path in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
+        text = _read(path)
+        if text:
+            return text
+    return socket.gethostname()
+
+
+def boot_id() -> str:
+    """What tells this run of the kernel from others: the same in all containers of a machine; empty where unknown."""
+    return _read("/proc/sys/kernel/random/boot_id")
+
+
+def process_start(pid: int) -> int | None:
+    """When the process began, in ticks since boot: with the pid it names one process for ever. None where unknown."""
+    stat = _read(f"/proc/{pid}/stat")
+    # The name, in parentheses, may contain anything; field 22 is the 20th after it.
+    fields = stat.rpartition(")")[2].split()
+    return int(fields[19]) if len(fields) > 19 else None
+
+
+def _is_here(machine: str | None, boot: str | None) -> bool:
+    # Containers of one kernel have machine ids of their own, but see our flock: the boot id is theirs and ours.
+    return machine == machine_id() or (bool(boot) and boot == boot_id())
+
+
+def _epoch(conn: apsw.Connection) -> int:
+    [(epoch,)] = conn.execute("SELECT epoch FROM lead")
+    return int(epoch)
+
+
+def _leave(conn: apsw.Connection, epoch: int) -> None:
+    conn.execute("UPDATE lead SET pid = NULL, seen = NULL WHERE epoch = ?", (epoch,))
+
+
+def _program() -> str:
+    name = os.path.basename(sys.argv[0] if sys.argv else "")
+    return name if name and name not in ("-c", "-m", "__main__.py") else "python"
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
