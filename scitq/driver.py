@@ -76,7 +76,7 @@ class Contact:
     stops_sent: set[ExecutionId] = field(default_factory=set)
     forget: list[ExecutionId] = field(default_factory=list)
     forget_logs: list[ExecutionId] = field(default_factory=list)
-    tails: dict[tuple[ExecutionId, int], int | None] = field(default_factory=dict)
+    tails: set[tuple[ExecutionId, int]] = field(default_factory=set)
     # After a failure to bring a log home (a full disk, say) the next try waits.
     tail_after: float = 0.0
     mean_run_s: float | None = None
@@ -106,15 +106,22 @@ class Plan:
 class Driver:
     """Drives a state file from a background thread, when and as long as this process holds the lease.
 
-    `on_end` is called from that thread when driving has ended for good: with None after `stop`, else with the reason.
+    `on_end` is called when driving has ended for good: with None after `stop`, else with the reason. `on_output` is called
+    when output of a running task has come.
     """
 
     def __init__(
-        self, store: Store, *, on_end: Callable[[ScitqError | None], None] | None = None, linger_s: float = 60.0
+        self,
+        store: Store,
+        *,
+        on_end: Callable[[ScitqError | None], None] | None = None,
+        on_output: Callable[[], None] | None = None,
+        linger_s: float = 60.0,
     ) -> None:
         self._store = store
         self._lease = Lease(store)
         self._on_end = on_end
+        self._on_output = on_output
         self._linger_s = linger_s
         self._contacts: dict[WorkerId, Contact] = {}
         self._contexts: dict[int, dict[str, Any]] = {}
@@ -179,6 +186,8 @@ class Driver:
 
     def _drive(self) -> None:
         self._store.write(self._open_for_business)
+        for part in logs.parts(self._store.side):  # of drivers before this one, which begin anew
+            part.unlink(missing_ok=True)
         self.driving.set()
         timeout: float | None = 0.0
         while not self._stop.is_set():
@@ -391,12 +400,15 @@ class Driver:
             self._ask_held(contact)
         if now < contact.tail_after:
             return
-        for execution, streams in executions.logs_due(db, row.id).items():
-            for stream, size in streams.items():
-                self._tail(contact, execution, stream, size)
+        for execution, due in executions.logs_due(db, row.id).items():
+            away = [stream for stream, size in due.items() if not self._arrived(execution, stream, size)]
+            for stream in away:
+                self._tail(contact, execution, stream)
+            if not away:
+                self._log_arrived(contact, execution)
         for execution in executions.followed(db, row.id, _now_ms()):
             for stream in (logs.OUT, logs.ERR):
-                self._tail(contact, execution, stream, None)
+                self._tail(contact, execution, stream)
 
     def _connect(self, contact: Contact, concurrency: int) -> None:
         """In a thread of its own: start the agent where it does not run, and open both streams."""
@@ -493,18 +505,16 @@ class Driver:
 
     # --- output that comes home in pieces -----------------------------------------------------------------------------
 
-    def _tail(self, contact: Contact, execution: ExecutionId, stream: int, size: int | None) -> None:
-        """Bring one stream of an execution home, once: up to `size` when it is known, else as long as it grows."""
+    def _tail(self, contact: Contact, execution: ExecutionId, stream: int) -> None:
+        """See that one stream of an execution is being brought home, as long as it grows."""
         key = (execution, stream)
-        if key in contact.tails:
-            contact.tails[key] = size if size is not None else contact.tails[key]
-            return
-        contact.tails[key] = size
-        threading.Thread(target=self._bring, args=(contact, execution, stream), name="scitq-log", daemon=True).start()
+        if key not in contact.tails:
+            contact.tails.add(key)
+            threading.Thread(target=self._bring, args=(contact, *key), name="scitq-log", daemon=True).start()
 
     def _bring(self, contact: Contact, execution: ExecutionId, stream: int) -> None:
         """In a thread of its own. What has come is kept over any failure: the next try goes on from there."""
-        part = logs.part(self._store.side, execution, stream)
+        part = self._part(execution, stream)
         problem: Exception | None = None
         lost = False
         try:
@@ -525,6 +535,8 @@ class Driver:
                         sink.write(answer.body)
                         sink.flush()
                         self._store.ring()
+                        if self._on_output is not None:
+                            self._on_output()
                     elif answer.headers.get("scitq-ended") == "1":
                         break
                     if self._stop.is_set():
@@ -536,31 +548,45 @@ class Driver:
     def _brought(
         self, contact: Contact, execution: ExecutionId, stream: int, lost: bool, problem: Exception | None
     ) -> None:
-        contact.tails.pop((execution, stream), None)
+        """The thread that brought a stream home has ended; `_act` looks at what has arrived."""
+        contact.tails.discard((execution, stream))
         if problem is not None:
             log.warning(
-                "the log of execution %s did not come home: %s. It is kept on its worker; next try in 5 s.",
-                execution,
-                problem,
+                "the log of execution %s did not come home: %s. It is kept; next try in 5 s.", execution, problem
             )
             contact.tail_after = time.monotonic() + 5.0
-        row = query.row(self._store.reader(), "select ended is null, log_due from execution where id = ?", (execution,))
-        part = logs.part(self._store.side, execution, stream)
-        if row is None or not row[0]:
-            part.unlink(missing_ok=True)
-            return
-        if not row[1]:
-            return
         due = executions.logs_due(self._store.reader(), contact.worker).get(execution, {})
-        if all(_arrived(self._store.side, execution, number, size) for number, size in due.items()):
-            self._store.write(lambda db: self._log_arrived(db, contact, execution))
-        elif lost and part.stat().st_size < due.get(stream, 0):
+        if lost and stream in due and not self._arrived(execution, stream, due[stream]):
             detail = "its worker lost the log before all of it was here"
             self._store.write(lambda db: self._finish(db, execution, Outcome.LOST, Stage.COLLECT, detail))
+        elif not executions.is_live(self._store.reader(), execution):
+            # It was only followed, and what it wrote is in the file.
+            self._part(execution, stream).unlink(missing_ok=True)
 
-    def _log_arrived(self, db: apsw.Connection, contact: Contact, execution: ExecutionId) -> None:
-        self._lease.check(db)
-        if executions.log_arrived(db, _now_ms(), execution):
+    def _part(self, execution: ExecutionId, stream: int) -> Path:
+        return logs.part(self._store.side, execution, stream, self._lease.epoch or 0)
+
+    def _arrived(self, execution: ExecutionId, stream: int, size: int) -> bool:
+        """Whether all of a stream is home; gives it its final name. The bytes reach the disk before the name."""
+        final, part = logs.path(self._store.side, execution, stream), self._part(execution, stream)
+        if not final.exists():
+            try:
+                if part.stat().st_size < size:
+                    return False
+                with part.open("rb+") as file:
+                    file.truncate(size)
+                    os.fsync(file.fileno())
+            except FileNotFoundError:
+                return False
+            part.rename(final)
+        return final.stat().st_size == size
+
+    def _log_arrived(self, contact: Contact, execution: ExecutionId) -> None:
+        def write(db: apsw.Connection) -> bool:
+            self._lease.check(db)
+            return executions.log_arrived(db, _now_ms(), execution)
+
+        if self._store.write(write):
             contact.forget.append(execution)
 
     def _finish(self, db: apsw.Connection, execution: ExecutionId, outcome: Outcome, stage: Stage, detail: str) -> None:
@@ -670,20 +696,8 @@ def _exited(db: apsw.Connection, now: int, plan: Plan, fields: Mapping[str, Any]
         (plan.forget if end.code == 0 else plan.forget_logs).append(execution)
 
 
-def _arrived(side: Path, execution: ExecutionId, stream: int, size: int) -> bool:
-    """Whether all of a stream is home; gives it its final name. Bytes reach the disk before the name."""
-    final, part = logs.path(side, execution, stream), logs.part(side, execution, stream)
-    if not final.exists():
-        try:
-            if part.stat().st_size < size:
-                return False
-            with part.open("rb+") as file:
-                file.truncate(size)
-                os.fsync(file.fileno())
-        except FileNotFoundError:
-            return False
-        part.rename(final)
-    return final.stat().st_size == size
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _context(text: str) -> dict[str, Any]:

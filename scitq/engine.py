@@ -517,7 +517,9 @@ class Engine:
             if not self._closed and not self._has_driver():
                 from scitq.driver import Driver
 
-                self._driver = Driver(self._store, on_end=self._driver_ended, linger_s=self._linger_s)
+                self._driver = Driver(
+                    self._store, on_end=self._driver_ended, on_output=self._changes.announce, linger_s=self._linger_s
+                )
                 self._driver.start()
 
     def _has_driver(self) -> bool:
@@ -564,8 +566,9 @@ class Engine:
         stored = logs.get(self._reader(), ExecutionId(execution), stream)
         if stored is not None and stored.content is not None:
             return stored.content[offset : None if limit < 0 else offset + limit]
-        final, part = logs.path(self.side, execution, stream), logs.part(self.side, execution, stream)
-        for path in (final, part, final):  # it may get its final name between two looks
+        final = logs.path(self.side, execution, stream)
+        coming = logs.parts(self.side, execution, stream)[-1:]
+        for path in (final, *coming, final):  # it may get its final name between two looks
             with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
                 file.seek(offset)
                 return file.read(limit)

@@ -94,6 +94,11 @@ def unstarted(db: apsw.Connection, worker: WorkerId) -> list[Order]:
     ]
 
 
+def is_live(db: apsw.Connection, execution: ExecutionId) -> bool:
+    """Whether an execution has not ended."""
+    return query.row(db, "select 1 from execution where id = ? and ended is null", (execution,)) is not None
+
+
 def live(db: apsw.Connection, worker: WorkerId) -> dict[ExecutionId, TaskState]:
     """The live executions of a worker with the states of their tasks."""
     rows = query.rows(
@@ -134,7 +139,7 @@ def exited(db: apsw.Connection, now_ms: int, end: Exit) -> bool:
     row = query.row(db, "select task, stop_wanted from execution where id = ? and ended is null", (end.execution,))
     if row is None:
         return False
-    outcome, stage, detail = _outcome(end)
+    outcome, stage, detail = _outcome(end.why, end.code, end.note, stop_wanted=bool(row[1]))
     log_due = False
     for stream, content, size, cut in (
         (logs.OUT, end.output, end.output_size, end.output_cut),
@@ -162,20 +167,24 @@ def exited(db: apsw.Connection, now_ms: int, end: Exit) -> bool:
     return True
 
 
-def _outcome(end: Exit) -> tuple[Outcome, Stage | None, str | None]:
-    if end.why == "cancel":
-        return Outcome.CANCELLED, None, end.note
-    if end.why == "timeout":
-        return Outcome.TIMED_OUT, Stage.RUN, end.note
-    if end.why == "unknown":
-        return Outcome.LOST, Stage.RUN, end.note or "its exit code is not known: the keeper of its worker was killed"
-    if end.why == "unstarted":
-        return Outcome.LOST, None, end.note or "the worker never started it"
-    if end.why == "spawn":
-        return Outcome.FAILED, Stage.RUN, end.note
-    if end.code == 0:
+def _outcome(
+    why: str | None, code: int | None, note: str | None, *, stop_wanted: bool
+) -> tuple[Outcome, Stage | None, str | None]:
+    """An agent's words (why a command ended, its exit code, a note) in ours: outcome, stage and detail."""
+    if why == "cancel":
+        # Without a wish of ours it was not this task that had to stop, but its worker.
+        return (Outcome.CANCELLED, None, note) if stop_wanted else (Outcome.LOST, Stage.RUN, "its worker was stopped")
+    if why == "timeout":
+        return Outcome.TIMED_OUT, Stage.RUN, note
+    if why == "unknown":
+        return Outcome.LOST, Stage.RUN, note or "its exit code is not known: the keeper of its worker was killed"
+    if why == "unstarted":
+        return Outcome.LOST, None, note or "the worker never started it"
+    if why == "collect":
+        return Outcome.FAILED, Stage.COLLECT, note
+    if code == 0 and why is None:
         return Outcome.SUCCEEDED, Stage.RUN, None
-    return Outcome.FAILED, Stage.RUN, end.note
+    return Outcome.FAILED, Stage.RUN, note
 
 
 def collected(db: apsw.Connection, now_ms: int, execution: ExecutionId, problem: str | None) -> bool:
@@ -199,19 +208,12 @@ def log_arrived(db: apsw.Connection, now_ms: int, execution: ExecutionId) -> boo
 
 
 def _complete(db: apsw.Connection, now_ms: int, execution: ExecutionId) -> bool:
-    code, signal, why, detail, log_due, collect_due = query.one(
-        db, "select exit_code, signal, why, detail, log_due, collect_due from execution where id = ?", (execution,)
+    code, why, detail, stop_wanted, log_due, collect_due = query.one(
+        db, "select exit_code, why, detail, stop_wanted, log_due, collect_due from execution where id = ?", (execution,)
     )
     if log_due or collect_due:
         return False
-    if why == "collect":
-        finish(db, now_ms, execution, Outcome.FAILED, Stage.COLLECT, detail)
-        return True
-    end = Exit(
-        execution, code, signal, why, detail, b"", b"", 0, 0, False, False, False, None, None, None
-    )  # fmt: skip
-    outcome, stage, detail = _outcome(end)
-    finish(db, now_ms, execution, outcome, stage, detail)
+    finish(db, now_ms, execution, *_outcome(why, code, detail, stop_wanted=bool(stop_wanted)))
     return True
 
 

@@ -31,9 +31,16 @@ def path(side: Path, execution: int, stream: int) -> Path:
     return side / "logs" / f"{execution}.{NAMES[stream]}"
 
 
-def part(side: Path, execution: int, stream: int) -> Path:
-    """Where a stream grows while it is brought home."""
-    return side / "logs" / f"{execution}.{NAMES[stream]}.part"
+def part(side: Path, execution: int, stream: int, epoch: int) -> Path:
+    """Where a stream grows while it is brought home. Each driver has its own, so that one that was frozen and replaced
+    never writes into its successor's."""
+    return side / "logs" / f"{execution}.{NAMES[stream]}.{epoch}.part"
+
+
+def parts(side: Path, execution: int | None = None, stream: int | None = None) -> list[Path]:
+    """What has come so far of a stream (or of every one), by whichever driver; the newest driver's last."""
+    which = "*" if execution is None or stream is None else f"{execution}.{NAMES[stream]}"
+    return sorted((side / "logs").glob(f"{which}.*.part"), key=lambda path: int(path.suffixes[-2][1:]))
 
 
 def keep(db: apsw.Connection, execution: ExecutionId, stream: int, content: bytes, size: int, cut: bool) -> None:

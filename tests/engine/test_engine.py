@@ -1,0 +1,569 @@
+"""The engine as its users see it: real file, real agent, real commands."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import scitq
+from scitq.engine import Engine
+from scitq.errors import (
+    BadInput,
+    Closed,
+    IllegalMove,
+    NotSupported,
+    TaskBlocked,
+    TaskCancelled,
+    TaskFailed,
+    UnknownTask,
+)
+from scitq.states import Outcome, Stage, TaskState
+from tests.engine.conftest import Opener, sound
+
+WAIT_S = 30
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    """Wait for something that no event announces to a test."""
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {WAIT_S} s"
+        time.sleep(0.01)
+
+
+# --- commands -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_string_is_split_without_a_shell(engine: Engine) -> None:
+    assert engine.submit("printf %s|  'a b' $HOME").result(WAIT_S).stdout == "a b|$HOME|"
+
+
+def test_a_list_is_taken_as_it_is(engine: Engine) -> None:
+    words = ["printf", "%s|", "a  b", "'q'", '"', "\n", "ü", "-n", "*", "$(id)", ""]
+    assert engine.submit(words).result(WAIT_S).stdout == "".join(f"{word}|" for word in words[2:])
+
+
+def test_a_script_runs_as_a_file(engine: Engine) -> None:
+    script = "set -e\nfor i in 1 2; do\n  echo \"line $i 'quoted' é\"\ndone\ncase $0 in /*) echo file;; esac\n"
+    result = engine.submit(script, shell=True).result(WAIT_S)
+    assert result.stdout == "line 1 'quoted' é\nline 2 'quoted' é\nfile\n"
+
+
+def test_a_script_in_another_shell(engine: Engine) -> None:
+    assert engine.submit("a=(1 2 3); echo ${#a[@]}", shell="bash").result(WAIT_S).stdout == "3\n"
+
+
+def test_a_script_longer_than_any_command_line(engine: Engine) -> None:
+    script = f": '{'x' * 3_000_000}'\necho done"
+    assert engine.submit(script, shell=True).result(WAIT_S).stdout == "done\n"
+
+
+def test_bytes_that_are_no_text_survive_in_a_command(engine: Engine) -> None:
+    word = os.fsdecode(b"\xff\xfe\x80")
+    assert engine.submit(["printf", "%s", word]).result(WAIT_S).stdout_bytes == b"\xff\xfe\x80"
+
+
+def test_an_option_like_program_name_is_only_a_missing_program(engine: Engine) -> None:
+    with pytest.raises(TaskFailed, match=r"exit 127.*-x: not found"):
+        engine.submit(["-x", "y"]).result(WAIT_S)
+
+
+def test_a_missing_program_is_named_with_the_path_searched(engine: Engine) -> None:
+    with pytest.raises(TaskFailed, match="no-such-program: not found on this worker's PATH") as caught:
+        engine.submit("no-such-program --help").result(WAIT_S)
+    assert caught.value.exit_code == 127  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "message"),
+    [
+        ("", {}, "empty"),
+        ("  \n", {"shell": True}, "empty"),
+        ([], {}, "empty"),
+        (["", "x"], {}, "empty"),
+        ("echo 'oops", {}, "No closing quotation.*shell=True"),
+        ("echo \0", {}, "NUL"),
+        (["echo", "\0"], {}, "NUL"),
+        (["echo"], {"shell": True}, "without a shell"),
+        (5, {}, "string or a list"),
+        ([["nested"]], {}, "text, a path or a number"),
+        ("true", {"shell": 3}, "shell must be"),
+        ("true", {"retry": -1}, "retry must be"),
+        ("true", {"retry": True}, "retry must be"),
+        ("true", {"retry_delay": -1}, "retry_delay must be"),
+        ("true", {"run_timeout": 0}, "run_timeout must be"),
+        ("true", {"run_timeout": float("nan")}, "run_timeout must be"),
+        ("true", {"priority": 1.5}, "priority must be"),
+        ("true", {"name": "a\nb"}, "name must be"),
+        ("true", {"name": " "}, "name must be"),
+        ("true", {"name": "\ud800"}, "Unicode"),
+        ("true", {"env": {"A=B": "c"}}, "name of a variable"),
+        ("true", {"env": ["A"]}, "mapping"),
+        ("true", {"requires": 99}, "no task 99"),
+        ("true", {"requires": "nobody"}, "no task is named"),
+        ("true", {"requires": 1.5}, "requires must be"),
+        ("true", {"inputt": "x"}, "no argument 'inputt'"),
+    ],
+)
+def test_bad_input_gets_one_clear_error_and_queues_nothing(
+    engine: Engine, command: object, options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(BadInput, match=message):
+        engine.submit(command, **options)  # type: ignore[arg-type]
+    assert engine.counts() == {}
+
+
+@pytest.mark.parametrize(
+    "argument", ["input", "resource", "output", "container", "container_options", "use_cache", "cpus", "memory", "gpus"]
+)
+def test_what_later_stages_bring_is_refused_not_ignored(engine: Engine, argument: str) -> None:
+    with pytest.raises(NotSupported, match=f"{argument}= is not there yet: it comes with stage"):
+        engine.submit("true", **{argument: "something"})
+    assert engine.counts() == {}
+
+
+# --- surroundings -------------------------------------------------------------------------------------------------------
+
+
+def test_the_environment_is_the_user_s_plus_what_a_task_needs(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_SECRET", "not for tasks")
+    task = engine.submit("env", env={"GREETING": "hello world"})
+    env = dict(line.split("=", 1) for line in task.result(WAIT_S).stdout.splitlines())
+    assert env["GREETING"] == "hello world"
+    assert env["SCITQ_TASK"] == str(task.id) and env["SCITQ_EXECUTION"].isdecimal()
+    assert env["PATH"] == os.environ["PATH"] and env["HOME"] == os.environ["HOME"] and int(env["CPU"]) >= 1
+    assert "MY_SECRET" not in env
+    for name in ("INPUT", "OUTPUT", "RESOURCE", "TEMP"):
+        assert env[name].startswith(str(engine.side))
+
+
+def test_a_task_runs_where_it_was_submitted(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "data.txt").write_text("found\n")
+    monkeypatch.chdir(tmp_path / "here")
+    task = engine.submit("cat data.txt")
+    monkeypatch.chdir(tmp_path)
+    assert task.result(WAIT_S).stdout == "found\n"
+    with pytest.raises(TaskFailed, match=r"No such file"):
+        engine.submit("cat data.txt").result(WAIT_S)
+
+
+def test_what_a_task_leaves_in_its_output_folder_is_delivered(engine: Engine) -> None:
+    task = engine.submit("mkdir $OUTPUT/sub; echo 1 > $OUTPUT/a; echo 2 > $OUTPUT/sub/b", shell=True)
+    task.result(WAIT_S)
+    assert (task.output / "a").read_text() == "1\n"
+    assert (task.output / "sub" / "b").read_text() == "2\n"
+    task.update(command="echo new > $OUTPUT/c")
+    task.relaunch().result(WAIT_S)
+    assert sorted(file.name for file in task.output.iterdir()) == ["c"]
+
+
+def test_a_failed_task_delivers_nothing(engine: Engine) -> None:
+    task = engine.submit("echo half > $OUTPUT/a; exit 1", shell=True)
+    assert task.wait(WAIT_S) is TaskState.FAILED
+    assert not task.output.exists()
+
+
+def test_each_task_finds_its_folders_empty(engine: Engine) -> None:
+    engine.update_worker("local", concurrency=1) if engine.workers() else None
+    script = "ls -A $INPUT $OUTPUT $TEMP $RESOURCE | grep -v : | wc -w; touch $TEMP/t $OUTPUT/o; mkdir $INPUT/x"
+    tasks = [engine.submit(script, shell=True) for _ in range(12)]
+    assert {task.result(WAIT_S).stdout.strip() for task in tasks} == {"0"}
+
+
+# --- output -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [0, 1, 16_384, 16_385, 100_000, 5_000_000])
+def test_output_is_exact_at_any_size(engine: Engine, size: int, tmp_path: Path) -> None:
+    data = os.urandom(size)
+    (tmp_path / "data").write_bytes(data)
+    result = engine.submit("cat data; cat data >&2", shell=True).result(WAIT_S)
+    assert hashlib.sha256(result.stdout_bytes).digest() == hashlib.sha256(data).digest()
+    assert result.stderr_bytes == data
+
+
+def test_a_line_of_a_megabyte_and_a_million_lines(engine: Engine) -> None:
+    long = engine.submit([sys.executable, "-c", "print('x' * 1_000_000, end='')"])
+    many = engine.submit("seq 1000000")
+    assert long.result(WAIT_S).stdout == "x" * 1_000_000
+    assert many.result(WAIT_S).stdout == "".join(f"{n}\n" for n in range(1, 1_000_001))
+
+
+def test_output_that_is_no_text_is_kept_to_the_byte_and_shown_all_the_same(engine: Engine) -> None:
+    result = engine.submit(r"printf 'a\377\0b'", shell=True).result(WAIT_S)
+    assert result.stdout_bytes == b"a\xff\0b"
+    assert result.stdout == "a�\0b"
+
+
+def test_output_can_be_read_from_an_offset(engine: Engine) -> None:
+    task = engine.submit("printf 0123456789")
+    task.wait(WAIT_S)
+    assert task.stdout(7) == "789"
+
+
+def test_lines_can_be_followed_while_they_are_written(engine: Engine, tmp_path: Path) -> None:
+    script = "echo one; until [ -e go ]; do sleep 0.02; done; printf 'two\\nlast without end'"
+    lines = engine.submit(script, shell=True).follow()
+    assert next(lines) == "one"
+    (tmp_path / "go").touch()
+    assert list(lines) == ["two", "last without end"]
+
+
+def test_following_gives_every_byte_once_also_of_large_output(engine: Engine) -> None:
+    task = engine.submit("seq 200000; seq 5 >&2; sleep 0.2; seq 200000", shell=True)
+    got = [b"", b""]
+    for stream, piece in task.pieces():
+        got[stream] += piece
+    once = b"".join(b"%d\n" % n for n in range(1, 200_001))
+    assert got == [once + once, b"1\n2\n3\n4\n5\n"]
+    assert task.result().stdout_bytes == got[0]
+
+
+def test_output_of_a_running_task_can_be_read(engine: Engine, tmp_path: Path) -> None:
+    task = engine.submit("echo early; until [ -e go ]; do sleep 0.02; done", shell=True)
+    until(lambda: task.stdout() == "early\n", "the first line")
+    (tmp_path / "go").touch()
+    task.result(WAIT_S)
+    sound(engine)
+
+
+# --- ends ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_failure_shows_command_exit_code_and_last_lines(engine: Engine) -> None:
+    task = engine.submit("seq 30 >&2; exit 3", shell=True, name="count down")
+    with pytest.raises(TaskFailed) as caught:
+        task.result(WAIT_S)
+    text = str(caught.value)
+    assert "'count down' failed (exit 3)" in text and "command: seq 30 >&2; exit 3" in text
+    assert text.splitlines()[-10:] == [f"  {n}" for n in range(21, 31)]
+
+
+def test_an_end_by_signal_is_told_as_such(engine: Engine) -> None:
+    task = engine.submit("kill -SEGV $$", shell=True)
+    task.wait(WAIT_S)
+    (attempt,) = task.executions
+    assert (attempt.outcome, attempt.signal, attempt.cause) == (Outcome.FAILED, signal.SIGSEGV, "failed (signal 11)")
+
+
+def test_a_retry_is_a_fresh_execution_and_all_are_remembered(engine: Engine) -> None:
+    task = engine.submit("echo try >> log; [ $(wc -l < log) -ge 3 ]", shell=True, retry=5, retry_delay=0.01)
+    task.result(WAIT_S)
+    assert [(a.attempt, a.outcome) for a in task.executions] == [
+        (1, Outcome.FAILED), (2, Outcome.FAILED), (3, Outcome.SUCCEEDED),
+    ]  # fmt: skip
+    assert task.row().tries == 2
+
+
+def test_a_run_timeout_ends_the_whole_process_group(engine: Engine, tmp_path: Path) -> None:
+    task = engine.submit("sleep 300 & echo $! > child; sleep 300", shell=True, run_timeout=0.4)
+    task.wait(WAIT_S)
+    (attempt,) = task.executions
+    assert (attempt.outcome, attempt.stage) == (Outcome.TIMED_OUT, Stage.RUN)
+    child = int((tmp_path / "child").read_text())
+    until(lambda: not Path(f"/proc/{child}").exists(), "the child's end")
+
+
+def test_cancel_stops_a_running_task_and_what_it_started(engine: Engine, tmp_path: Path) -> None:
+    task = engine.submit("sleep 300 & echo $! > child; echo up; wait", shell=True, retry=3)
+    assert next(task.follow()) == "up"
+    task.cancel()
+    assert task.wait(WAIT_S) is TaskState.CANCELLED
+    with pytest.raises(TaskCancelled):
+        task.result()
+    child = int((tmp_path / "child").read_text())
+    until(lambda: not Path(f"/proc/{child}").exists(), "the child's end")
+    assert len(task.executions) == 1
+
+
+def test_a_task_that_ignores_term_is_killed_after_the_grace(engine: Engine) -> None:
+    task = engine.submit("trap '' TERM; echo up; while :; do sleep 0.1; done", shell=True, run_timeout=0.3)
+    assert task.wait(WAIT_S) is TaskState.FAILED
+    assert task.executions[0].outcome is Outcome.TIMED_OUT
+
+
+def test_a_daemon_left_behind_holds_nothing_up(engine: Engine, tmp_path: Path) -> None:
+    script = """setsid sh -c 'echo $$ > daemon; while :; do echo noise; sleep 0.01; done' &
+        until [ -s daemon ]; do sleep 0.01; done; echo main"""
+    task = engine.submit(script, shell=True)
+    task.result(WAIT_S)
+    try:
+        others = [engine.submit(["echo", str(n)]) for n in range(20)]
+        assert [other.result(WAIT_S).stdout for other in others] == [f"{n}\n" for n in range(20)]
+    finally:
+        os.kill(int((tmp_path / "daemon").read_text()), signal.SIGKILL)
+
+
+# --- dependencies -------------------------------------------------------------------------------------------------------
+
+
+def test_a_chain_and_a_gather_run_in_order(engine: Engine) -> None:
+    first = engine.submit("echo 1 >> trace", shell=True)
+    middle = [engine.submit(f"echo 2 >> trace.{n}", shell=True, requires=first) for n in range(5)]
+    last = engine.submit("cat trace trace.* | sort | uniq -c", shell=True, requires=[first, middle])
+    assert last.result(WAIT_S).stdout.split() == ["1", "1", "5", "2"]
+    sound(engine)
+
+
+def test_a_blocked_task_raises_and_goes_on_after_the_culprit_is_relaunched(engine: Engine, tmp_path: Path) -> None:
+    bad = engine.submit("test -e fixed", name="align s07")
+    child = engine.submit("echo merged", requires=bad)
+    leaf = engine.submit("echo reported", requires="align s07")
+    with pytest.raises(TaskBlocked, match="'align s07' failed"):
+        child.result(WAIT_S)
+    assert f"scitq task relaunch {bad.id}" in child.why()
+    (tmp_path / "fixed").touch()
+    bad.relaunch()
+    assert child.result(WAIT_S).stdout == "merged\n"
+    assert leaf.result(WAIT_S).stdout == "reported\n"
+    sound(engine)
+
+
+# --- many ---------------------------------------------------------------------------------------------------------------
+
+
+def test_submit_many_takes_strings_lists_and_mappings(engine: Engine) -> None:
+    tasks = engine.submit_many(
+        ["echo a", ["echo", "b c"], {"command": "echo d; echo e", "shell": True, "name": "de"}], batch="mixed", retry=1
+    )
+    assert [task.result(WAIT_S).stdout for task in tasks] == ["a\n", "b c\n", "d\ne\n"]
+    assert engine.task("de") == tasks[2] == tasks[-1]
+    assert {task.row().batch for task in tasks} == {"mixed"} and tasks[0].row().spec.retry == 1
+
+
+def test_a_bad_item_of_submit_many_says_which_and_what_was_queued(open_engine: Opener) -> None:
+    engine = open_engine(drive=False)
+    items = (f"echo {n}" if n != 12_345 else "echo 'oops" for n in range(20_000))
+    with pytest.raises(BadInput, match=r"item 12345 of submit_many: .*10000 tasks before it were queued"):
+        engine.submit_many(items)
+    assert engine.counts() == {TaskState.PENDING: 10_000}
+
+
+def test_a_thousand_short_tasks_each_run_once(engine: Engine, tmp_path: Path) -> None:
+    tasks = engine.submit_many({"command": f"echo {n} >> ran", "shell": True} for n in range(1000))
+    assert engine.wait_all(60) == {TaskState.SUCCEEDED: 1000}
+    assert sorted(map(int, (tmp_path / "ran").read_text().split())) == list(range(1000))
+    assert len(tasks) == 1000
+    sound(engine)
+
+
+def test_as_completed_gives_each_as_it_ends(engine: Engine, tmp_path: Path) -> None:
+    slow = engine.submit("until [ -e go ]; do sleep 0.02; done", shell=True)
+    quick = engine.submit("true")
+    order = engine.as_completed([slow, quick], WAIT_S)
+    assert next(order) == quick
+    (tmp_path / "go").touch()
+    assert list(order) == [slow]
+
+
+def test_join_relaunches_failures_and_counts(engine: Engine) -> None:
+    flaky = engine.submit("echo try >> log; [ $(wc -l < log) -ge 2 ]", shell=True)
+    hopeless = engine.submit("false")
+    after = engine.submit("true", requires=flaky)
+    assert engine.join([flaky, hopeless, after], retry=1) == {"succeeded": 2, "failed": 1}
+    assert len(hopeless.executions) == 2
+    with pytest.raises(TaskFailed, match="1 failed of 1 tasks"):
+        engine.join([hopeless], retry=0, check=True)
+
+
+def test_tasks_can_be_awaited(engine: Engine) -> None:
+    async def main() -> list[str]:
+        tasks = [engine.submit(["echo", str(n)]) for n in range(50)]
+        results = await asyncio.gather(*tasks)
+        with pytest.raises(TaskFailed):
+            await engine.submit("false")
+        return [result.stdout.strip() for result in results]
+
+    assert asyncio.run(main()) == [str(n) for n in range(50)]
+
+
+def test_a_higher_priority_goes_first(open_engine: Opener, tmp_path: Path) -> None:
+    engine = open_engine()
+    engine.submit("true").result(WAIT_S)
+    engine.update_worker("local", concurrency=1, prefetch=0)
+    blocker = engine.submit("until [ -e go ]; do sleep 0.02; done", shell=True)
+    until(lambda: blocker.state is TaskState.RUNNING, "the blocker")
+    for n, priority in enumerate((0, 5, 0, 9)):
+        engine.submit(f"echo {n} >> order", shell=True, priority=priority)
+    (tmp_path / "go").touch()
+    engine.wait_all(WAIT_S)
+    assert (tmp_path / "order").read_text().split() == ["3", "1", "0", "2"]
+
+
+def test_concurrency_is_kept_and_changes_live(engine: Engine, tmp_path: Path) -> None:
+    engine.submit("true").result(WAIT_S)
+    engine.update_worker("local", concurrency=3)
+    script = "touch run.$SCITQ_TASK; until [ -e go ]; do sleep 0.02; done; rm run.$SCITQ_TASK"
+    engine.submit_many([script] * 8, shell=True)
+    running = lambda: len(list(tmp_path.glob("run.*")))  # noqa: E731
+    until(lambda: running() == 3, "three at once")
+    engine.update_worker("local", concurrency=5)
+    until(lambda: running() == 5, "five at once")
+    assert running() == 5
+    (tmp_path / "go").touch()
+    engine.wait_all(WAIT_S)
+    with pytest.raises(BadInput):
+        engine.update_worker("local", concurrency=-1)
+
+
+# --- handles and files ----------------------------------------------------------------------------------------------------
+
+
+def test_a_task_is_found_by_number_and_name_with_spaces_and_slashes(engine: Engine) -> None:
+    task = engine.submit("true", name='a/b c\'d "e" é')
+    assert engine.task(task.id) == engine.task('a/b c\'d "e" é') == engine.task(str(task.id)) == task
+    with pytest.raises(UnknownTask):
+        engine.task("a/b")
+    with pytest.raises(UnknownTask):
+        engine.task(4242)
+
+
+def test_an_edit_takes_effect_before_the_launch_and_is_refused_while_it_runs(open_engine: Opener) -> None:
+    waiting = open_engine(drive=False)
+    task = waiting.submit("echo old", name="n")
+    task.update(
+        command="echo new; echo lines", shell=True, name="m", retry=2, priority=3, env={"A": "b"}, batch="other"
+    )
+    row = task.row()
+    assert (row.name, row.batch, row.priority, row.spec.retry, row.spec.env) == ("m", "other", 3, 2, {"A": "b"})
+    with pytest.raises(BadInput, match="no argument"):
+        task.update(colour="red")
+    driving = open_engine()
+    assert driving.task(task.id).result(WAIT_S).stdout == "new\nlines\n"
+    busy = driving.submit("sleep 300")
+    until(lambda: busy.state is TaskState.RUNNING, "the sleeper")
+    with pytest.raises(IllegalMove, match="running on a worker"):
+        busy.update(command="sleep 1")
+    busy.cancel()
+    busy.wait(WAIT_S)
+    assert driving.task(task.id).update(run_timeout=5).row().spec.run_timeout == 5
+
+
+def test_why_has_a_sentence_for_every_state(open_engine: Opener, tmp_path: Path) -> None:
+    client = open_engine(drive=False)
+    first = client.submit("until [ -e go ]; do sleep 0.02; done", shell=True, name="gate")
+    second = client.submit("true", requires=first)
+    assert "nobody drives lab.scitq. Start a driver: scitq up" in first.why()
+    assert "0 of its 1 prerequisite is done; 1 'gate' is pending" in second.why()
+    engine = open_engine()
+    engine.drive()
+    until(lambda: first.state is TaskState.RUNNING, "the gate")
+    assert "has been running on local" in first.why()
+    engine.update_worker("local", concurrency=0, prefetch=0)
+    third = engine.submit("true")
+    assert "concurrency of local is 0. Raise it" in third.why()
+    (tmp_path / "go").touch()
+    first.wait(WAIT_S)
+    assert "succeeded in" in first.why()
+    engine.update_worker("local", concurrency=1)
+    third.wait(WAIT_S)
+    retried = engine.submit("false", retry=1, retry_delay=500)
+    until(lambda: retried.row().tries == 1, "the first failure")
+    assert "its last try failed (exit 1); retry 1 of 1 in" in retried.why()
+    retried.cancel()
+    assert "was cancelled" in retried.why()
+
+
+def test_a_fresh_engine_goes_on_where_another_left(open_engine: Opener) -> None:
+    with open_engine(drive=False) as first:
+        task = first.submit("echo later")
+        number = task.id
+    with pytest.raises(Closed):
+        task.wait()
+    assert open_engine().task(number).result(WAIT_S).stdout == "later\n"
+
+
+def test_leaving_with_work_queued_says_what_stays_and_how_to_go_on(
+    open_engine: Opener, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "scitq")
+    with open_engine() as engine:
+        engine.submit("true").result(WAIT_S)
+        engine.update_worker("local", concurrency=1, prefetch=0)
+        running = engine.submit("sleep 0.3")
+        engine.submit_many(["true"] * 3)
+        until(lambda: running.state is TaskState.RUNNING, "the sleeper")
+    assert "lab.scitq: 3 tasks stay queued, 1 goes on at the workers. To go on: scitq up" in caplog.text
+    again = open_engine()
+    assert again.wait_all(WAIT_S) == {TaskState.SUCCEEDED: 5}
+
+
+def test_two_engines_on_one_file_share_work_and_one_drives(open_engine: Opener) -> None:
+    first, second = open_engine(), open_engine()
+    a = first.submit("echo a")
+    b = second.submit("echo b")
+    assert (second.task(a.id).result(WAIT_S).stdout, first.task(b.id).result(WAIT_S).stdout) == ("a\n", "b\n")
+    assert [first.is_driving, second.is_driving].count(True) == 1
+
+
+def test_when_the_driver_ends_another_open_process_takes_over(open_engine: Opener) -> None:
+    first = open_engine()
+    first.submit("true").result(WAIT_S)
+    second = open_engine()
+    second.submit("true").result(WAIT_S)
+    assert first.is_driving and not second.is_driving
+    first.close()
+    assert second.submit("echo mine").result(WAIT_S).stdout == "mine\n"
+    assert second.is_driving
+
+
+def test_a_driver_asked_to_stop_stops_and_says_so(open_engine: Opener) -> None:
+    driver, client = open_engine(), open_engine(drive=False)
+    driver.submit("true").result(WAIT_S)
+    client.stop_driver()
+    until(lambda: not driver.is_driving, "the driver's end")
+    assert client.driver() is None
+
+
+def test_a_path_too_long_for_a_socket_works(open_engine: Opener, tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 100) / ("e" * 100)
+    deep.mkdir(parents=True)
+    assert open_engine(deep / "lab.scitq").submit("echo deep").result(WAIT_S).stdout == "deep\n"
+
+
+def test_the_nearest_state_file_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "sub" / "deeper").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "sub" / "deeper")
+    with scitq.open(drive=False) as fresh:
+        assert fresh.path == tmp_path / "sub" / "deeper" / "scitq.scitq"
+    assert "scitq.scitq is made" in caplog.text
+    fresh.path.unlink()
+    (tmp_path / "lab.scitq").touch()
+    with scitq.open(drive=False) as found:
+        assert found.path == tmp_path / "lab.scitq"
+    (tmp_path / "other.scitq").touch()
+    with pytest.raises(BadInput, match="several state files"):
+        scitq.open()
+    monkeypatch.setenv("SCITQ_FILE", str(tmp_path / "third.scitq"))
+    with scitq.open(drive=False) as given:
+        assert given.path.name == "third.scitq"
+
+
+def test_a_script_that_just_ends_says_what_stays_on_stderr_without_any_set_up(open_engine: Opener) -> None:
+    """The library has no handlers and prints nothing; Python's own last resort shows the warning."""
+    script = """
+        import scitq
+        q = scitq.open("lab.scitq")
+        q.submit("true").result()
+        q.update_worker("local", concurrency=0, prefetch=0)
+        q.submit("echo left")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=WAIT_S
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == "lab.scitq: 1 task stay queued. To go on: scitq up\n"
