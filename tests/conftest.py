@@ -17,14 +17,21 @@ PATIENCE_S = 5.0
 
 @pytest.fixture(scope="session", autouse=True)
 def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A HOME and cache folder for the whole session; the tester's own are never read or written."""
+    """A HOME and cache folder for the whole session; the tester's own are never read or written.
+
+    Processes that a module's or the session's own fixtures start must be gone at its end.
+    """
     home = tmp_path_factory.mktemp("home")
+    mark = uuid.uuid4().hex
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SCITQ_TEST_RUN", mark)
         patch.setenv("HOME", str(home))
         patch.setenv("XDG_CACHE_HOME", str(home / ".cache"))
         patch.setenv("XDG_CONFIG_HOME", str(home / ".config"))
         patch.delenv("SCITQ_FILE", raising=False)
         yield home
+    if left := end_processes_of(mark, home, PATIENCE_S):
+        pytest.fail("left behind by fixtures (ended now): " + "; ".join(left), pytrace=False)
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +51,16 @@ def own_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
 def state_file(tmp_path: Path) -> Path:
     """Where this test's state file goes; nothing is there yet."""
     return tmp_path / "lab.scitq"
+
+
+@pytest.fixture
+def workers_may_linger(own_surroundings: None, tmp_path: Path) -> Iterator[None]:
+    """For tests of programs that end as a person's do: the local worker they leave waiting for more work is stopped."""
+    yield
+    from scitq.remote import local
+
+    for folder in sorted(tmp_path.rglob("*.d/local")):
+        local.stop(folder)
 
 
 def end_processes_of(mark: str, folder: Path, patience_s: float) -> list[str]:

@@ -45,7 +45,7 @@ make_environment() {
     stamp="$PWD $(cksum <pyproject.toml)"
     if [ "$(cat "$venv/.scitq-installed" 2>/dev/null || true)" != "$stamp" ]; then
         step "installing scitq[test] in $venv"
-        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable '.[test]' >&2 </dev/null
+        "$venv/bin/python" -m pip install --quiet --quiet --disable-pip-version-check --editable '.[test]' >&2 </dev/null
         printf '%s' "$stamp" >"$venv/.scitq-installed"
     fi
 }

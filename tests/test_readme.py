@@ -29,6 +29,7 @@ def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("block", PYTHON_BLOCKS or ["raise SystemExit('no block')"])
+@pytest.mark.usefixtures("workers_may_linger")
 def test_python_block_of_the_readme_runs(block: str, tmp_path: Path) -> None:
     (tmp_path / "block.py").write_text(block, encoding="utf-8")
 
@@ -44,7 +45,7 @@ def test_console_blocks_of_the_readme_name_only_what_exists() -> None:
             words = shlex.split(part, comments=True)
             if words[0].endswith("scitq"):
                 subcommands = [word for word in words[1:] if re.fullmatch(r"[a-z]+", word)][:1]
-                ended = run([sys.executable, "-m", "scitq.shell.cli", *subcommands, "--help"], ROOT)
+                ended = run([sys.executable, "-m", "scitq", *subcommands, "--help"], ROOT)
                 assert ended.returncode == 0, f"{part}: {ended.stderr}"
             for word in words:
                 if "/" in word and not word.startswith((".venv", "http", "https")):
@@ -59,6 +60,7 @@ def test_paths_that_the_readme_links_to_exist() -> None:
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+@pytest.mark.usefixtures("workers_may_linger")
 def test_example_runs_on_a_laptop(example: Path, tmp_path: Path) -> None:
     ended = run([sys.executable, str(example)], tmp_path)
 

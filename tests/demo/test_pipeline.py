@@ -6,6 +6,7 @@ Reads are placed here by multiplying polynomials, trimmed by trying every cut, a
 
 from __future__ import annotations
 
+import functools
 import gzip
 import hashlib
 import statistics
@@ -91,6 +92,7 @@ def placed(bases: str) -> tuple[int, str, int]:
     return min(found, key=lambda place: place[0])
 
 
+@functools.cache
 def expected(sample: str) -> tuple[dict[str, str], list[int]]:
     """A sample's row of the report, and its depth along the reference."""
     pairs = pairs_of(sample)
