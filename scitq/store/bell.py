@@ -194,17 +194,17 @@ def listen_to(path: Path) -> Ear:
 class Listener:
     """A daemon thread that calls `heard` after other processes' commits."""
 
-    def __init__(self, bell: Bell, data_version: Callable[[], int], heard: Callable[[], None]) -> None:
+    def __init__(self, bell: Bell | None, data_version: Callable[[], int], heard: Callable[[], None]) -> None:
         self._bell = bell
         self._data_version = data_version
         self._heard = heard
-        self._stopping = False
-        self._ear = listen_to(bell.path)
+        self._stop = threading.Event()
+        self._ear = listen_to(bell.path) if bell else DeafEar()
         self._thread = threading.Thread(target=self._listen, name="scitq-bell", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        self._stopping = True
+        self._stop.set()
         self._ear.nudge()
         if threading.current_thread() is not self._thread:
             self._thread.join()
@@ -217,12 +217,12 @@ class Listener:
     def _listen(self) -> None:
         seen = self._look(None)
         pause_s = LOOK_S
-        while not self._stopping:
+        while not self._stop.is_set():
             pause_s = min(pause_s * 1.5, SLOW_LOOK_S) if self._ear.is_deaf else LOOK_S
             rang = self._ear.wait(pause_s)
-            if self._stopping:
+            if self._stop.is_set():
                 return
-            if rang and self._bell.was_mine():
+            if rang and self._bell is not None and self._bell.was_mine():
                 time.sleep(OWN_S)
                 continue
             version = None if rang else self._look(seen)
@@ -235,5 +235,5 @@ class Listener:
         try:
             return self._data_version()
         except Exception as error:  # the file is gone or unreadable: whoever uses it next will say so better
-            log.debug("%s: cannot look: %s", self._bell.path, error)
+            log.debug("cannot look for commits: %s", error)
             return seen

@@ -139,7 +139,7 @@ class Store:
             self._subscribers = (*self._subscribers, callback)
             if self._writer is not None:
                 self._writer.has_subscribers = True
-            if self._listener is None and self._bell is not None:
+            if self._listener is None:
                 self._listener = Listener(self._bell, self._data_version, self._tell)
 
         def unsubscribe() -> None:
@@ -233,8 +233,8 @@ class Store:
     def _begin_reading(self) -> None:
         self.read_only = True
         bell = self.side / "bell"
-        if bell.exists():
-            with contextlib.suppress(OSError):  # without it the listener looks by itself
+        with contextlib.suppress(OSError):  # another user's: commits are not heard of then
+            if bell.exists():
                 self._bell = Bell(bell)
 
     def _open_to_write(self) -> None:
