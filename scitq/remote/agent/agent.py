@@ -358,7 +358,11 @@ class Agent:
         until = time.monotonic() + wait
 
         def begin() -> None:
-            start = self.journal.begin(journal, offset, self.rung)
+            try:
+                start = self.journal.begin(journal, offset, self.rung)
+            except FileNotFoundError:
+                self.journal.look_again()
+                start = self.journal.begin(journal, offset, self.rung)
             if start == offset and journal == self.journal.id:
                 self._acknowledge(offset)
                 if start == self.rung and wait:
@@ -375,7 +379,12 @@ class Agent:
             self.keeper.tell({"ack": self.acked})
 
     def _give_events(self, client: Client, start: int) -> None:
-        body = self.journal.read(start, self.rung) if start < self.rung else b""
+        try:
+            body = self.journal.read(start, self.rung) if start < self.rung else b""
+        except FileNotFoundError:  # another client has acknowledged it meanwhile
+            self.journal.look_again()
+            start = self.journal.segments[0]
+            body = self.journal.read(start, self.rung)
         self.reply(client, answer(200, body, NDJSON, {"Scitq-Journal": self.journal.id, "Scitq-From": start}))
 
     def _answer_polls(self, now: float) -> None:

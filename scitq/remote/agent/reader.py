@@ -34,6 +34,11 @@ class JournalReader:
         self._open = (self.id, base, file)
         return file
 
+    def look_again(self) -> None:
+        """A segment is gone, and the keeper's word of it is still on its way."""
+        bases = sorted(int(name[:-4]) for name in os.listdir(self.folder) if name.endswith(".log"))
+        self.segments = bases or self.segments
+
     def begin(self, journal: str, offset: int, end: int) -> int:
         """Where a reader who asks for `offset` of `journal` is to go on: there, or at the beginning of what there is."""
         if journal != self.id or not self.segments[0] <= offset <= end:
@@ -59,7 +64,14 @@ class JournalReader:
             size *= 4  # one line longer than that
 
     def line(self, offset: int) -> dict[str, Any] | None:
-        """The one line that begins at `offset`."""
+        """The one line that begins at `offset`; None when it is deleted."""
+        try:
+            return self._line(offset)
+        except FileNotFoundError:
+            self.look_again()
+            return None
+
+    def _line(self, offset: int) -> dict[str, Any] | None:
         base = max((base for base in self.segments if base <= offset), default=None)
         if base is None:
             return None

@@ -13,7 +13,7 @@ from typing import Any
 
 from scitq.remote.agent import processes
 from scitq.remote.agent.journal import Journal
-from scitq.remote.agent.orders import GRACE_S, BadOrder, Order, OrderFile, key_of
+from scitq.remote.agent.orders import BadOrder, Order, OrderFile, key_of
 from scitq.remote.agent.slots import Slot, discard
 from scitq.remote.agent.tasks import Task, Tasks
 
@@ -27,8 +27,8 @@ class Facts:
         """Start lines (with pid, if known) that have no exit line."""
         self.ended: dict[str, int] = {}
         self.owed: dict[str, dict[str, Any]] = {}
-        self.left: dict[str, int] = {}
-        """Process groups that outlived their execution and were being ended."""
+        self.left: dict[str, tuple[int, float]] = {}
+        """Process groups that outlived their execution and were being ended, with their grace."""
         self.acked = 0
         self.last_exit = 0
         self.is_fresh = False
@@ -49,7 +49,7 @@ class Facts:
             self.ended[key] = at
             self.last_exit = at + 1
             if line.get("left"):
-                self.left[key] = int(line["left"])
+                self.left[key] = (int(line["left"]), float(line["grace"]))
             if line.get("collect"):
                 self.owed[key] = {"id": line["id"], "deliver": line["deliver"]}
         elif kind == "collected":
@@ -144,9 +144,9 @@ def resume(tasks: Tasks, facts: Facts) -> None:
             task.is_adopted = True
             task.pid = -1
             tasks.lost(task)
-    for key, group in facts.left.items():
+    for key, (group, grace) in facts.left.items():
         if any(each.group == group for each in processes.with_execution(key, journal.id).values()):
-            tasks.end_group(key, group, GRACE_S)
+            tasks.end_group(key, group, grace)
     # What the journal now says about outputs must be written before the slots that hold them are cleared.
     if not journal.flush():
         raise OSError(28, "the disk is full")

@@ -308,7 +308,7 @@ class Tasks:
             ',"ocut":true' if ocut else "",
             ',"ecut":true' if ecut else "",
             f',"note":{quoted(note)}' if note else "",
-            f',"left":{task.pid}' if task.key in self.leftovers else "",
+            f',"left":{task.pid},"grace":{task.grace!r}' if task.key in self.leftovers else "",
             f',"kept":true,"collect":{_json(collect)}' if is_kept else ',"kept":false,"collect":false',
             f',"deliver":{quoted(task.deliver or "")}' if collect else "",
             f',"at":{time.time():.3f},"run":{max(0.0, now - task.m) if task.pid > 0 else 0.0:.6f}',
