@@ -1,0 +1,218 @@
+"""The table of commands: name, arguments, help, and the function that does it. Light: nothing is imported for a row.
+
+A function takes the open engine (None for a row without a file) and the arguments by name, and returns `Rows` or `Text` to
+print, or an exit code when it wrote as it went. Printing lives in `show`; parsing in `cli`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Literal
+
+Kind = Literal["text", "whole", "number", "seconds", "flag", "pair"]
+SHELLS = ("sh", "bash", "dash", "zsh", "ksh", "fish")
+
+
+@dataclass(frozen=True)
+class Option:
+    """`--flag VALUE`. The last of `flags` names it in the function's arguments, unless `key` does."""
+
+    flags: tuple[str, ...]
+    help: str
+    kind: Kind = "text"
+    many: bool = False
+    metavar: str | None = None
+    default: Any = None
+    key: str | None = None
+    hidden: bool = False
+
+    @property
+    def name(self) -> str:
+        """The function's name for it."""
+        return self.key or self.flags[-1].lstrip("-").replace("-", "_")
+
+
+@dataclass(frozen=True)
+class Argument:
+    """A word by its place. `many`: all that are left."""
+
+    name: str
+    many: bool = False
+    required: bool = True
+    metavar: str | None = None
+
+
+@dataclass(frozen=True)
+class Command:
+    """One row. `file`: whether the state file is made when there is none, must be there, or is not opened at all."""
+
+    path: str
+    does: str
+    help: str
+    parameters: tuple[Option | Argument, ...] = ()
+    file: Literal["made", "there", "none"] = "there"
+    # Whether this process may become the driver: never, always, or when one of these arguments is given.
+    drives: bool | tuple[str, ...] = False
+    # The first word that is no option begins the user's command: options after it are the command's own.
+    wraps: bool = False
+    hidden: bool = False
+
+    def function(self) -> Callable[..., Any]:
+        """What does it, imported now."""
+        module, name = self.does.split(":")
+        found: Callable[..., Any] = getattr(import_module(f"scitq.shell.{module}"), name)
+        return found
+
+
+_COMMAND = Argument("command", many=True, metavar="COMMAND…")
+_IDS = Argument("ids", many=True, required=False, metavar="ID|NAME…")
+_ID = Argument("task", required=False, metavar="ID|NAME")
+# The letters of scitq 1: a task by number or by name.
+_BY_ID = Option(("-i", "--id"), "The task of this number.", many=True, metavar="ID", key="by_id", hidden=True)
+_BY_NAME = Option(("-n", "--name"), "The task of this name.", many=True, metavar="NAME", key="by_name", hidden=True)
+
+_NAME = Option(("-n", "--name"), "A name for the task.")
+_BATCH = Option(("-b", "--batch"), "The batch it belongs to.")
+_REQUIRES = Option(("-R", "--requirements"), "Tasks that must succeed first: numbers or names, by comma; repeatable.", many=True,
+                   metavar="IDS", key="requires")  # fmt: skip
+_RETRY = Option(("--retry",), "Further tries after a failure.", "whole", metavar="N")
+_RUN_TIMEOUT = Option(("--run-timeout",), "Stop it when it has run this long.", "seconds", metavar="SECONDS")
+_PRIORITY = Option(("--priority",), "Higher goes first; 0 if not given.", "whole", metavar="N")
+_ENV = Option(("-e", "--env"), "A variable for its environment; NAME alone takes today's value. Repeatable.", "pair", many=True,
+              metavar="NAME=VALUE")  # fmt: skip
+_SHELL = Option(
+    ("--shell",), "COMMAND is one quoted script for sh; --shell=bash (zsh, …) for another shell.", metavar="[=bash]"
+)
+_CONDITIONS = (_NAME, _BATCH, _RETRY, _RUN_TIMEOUT, _PRIORITY, _ENV, _REQUIRES, _SHELL)
+_NO_HEAD = Option(("-H", "--no-header"), "No headings.", "flag")
+_LONG = Option(("-L", "--long"), "More columns, nothing cut.", "flag")
+
+LAUNCH = Command(
+    "launch", "submitting:launch",
+    """Queue COMMAND, print the task's number and return.
+
+    One word with spaces is split as a shell would split it; several words are taken as they are. No shell runs either:
+    for pipes and > use --shell.""",
+    (
+        _COMMAND, *_CONDITIONS,
+        Option(("-i", "--input"), "Data it reads.", many=True, metavar="URI"),
+        Option(("-r", "--resource"), "Data that tasks share.", many=True, metavar="URI"),
+        Option(("-o", "--output"), "Where its output folder goes.", metavar="URI"),
+        Option(("--download-timeout",), "Limit for fetching its data.", "seconds", metavar="SECONDS"),
+        Option(("--use-cache",), "Take the result of an equal task if there is one.", "flag"),
+        Option(("-d", "--docker"), "The container image it runs in.", metavar="IMAGE"),
+        Option(("-O", "--option"), "Options for docker.", many=True, metavar="TEXT"),
+        Option(("-u", "--uid"), "The user it runs as.", metavar="UID"),
+        Option(("-g", "--gid"), "The group it runs as.", metavar="GID"),
+        Option(("-t", "--test"), "Say what would be queued; queue nothing.", "flag"),
+        Option(("--drive",), "Drive the file until the task is over.", "flag"),
+        Option(("-s", "--server"), "scitq 1 only.", hidden=True),
+    ),
+    file="made", drives=("drive",), wraps=True,
+)  # fmt: skip
+
+COMMANDS: tuple[Command, ...] = (
+    Command(
+        "run", "submitting:run",
+        """Run COMMAND as a task: its output comes live, and its exit code is ours.
+
+        One word with spaces is split as a shell would split it; several words are taken as they are. No shell runs either:
+        for pipes and > use --shell. Ctrl-C leaves the task running; a second one within 2 s cancels it.""",
+        (_COMMAND, *_CONDITIONS), file="made", drives=True, wraps=True,
+    ),
+    LAUNCH,
+    Command(
+        "up", "driving:up",
+        """Drive the file: start what is queued, bring results home, until Ctrl-C.
+
+        Ctrl-C stops handing out tasks; what runs goes on. A second one within 2 s cancels everything queued and running.""",
+        (
+            Option(("--detach",), "Leave a driver behind and return.", "flag"),
+            Option(("--until-done",), "End when nothing is queued or running.", "flag"),
+            Option(("--detached",), "This is what --detach left behind.", "flag", hidden=True),
+        ),
+        file="made", drives=True,
+    ),
+    Command(
+        "down", "driving:down",
+        """Ask whoever drives the file to stop. What runs goes on unless you say otherwise.""",
+        (
+            Option(("--wait",), "Start nothing more, wait for what runs, then stop.", "flag"),
+            Option(("--cancel",), "Start nothing more, cancel what runs, then stop. What is queued stays queued.", "flag"),
+        ),
+        drives=("wait", "cancel"),
+    ),
+    Command("status", "looking:status", "Who drives, what runs, what needs you."),
+    Command(
+        "task list", "tasks:listed", "The newest tasks.",
+        (
+            Option(("-S", "--status"), "Only tasks in this state; repeatable, or by comma.", many=True, metavar="STATE"),
+            Option(("-b", "--batch"), "Only this batch.", metavar="BATCH"),
+            Option(("-n", "--name"), "Only tasks of this name; * and ? match anything.", metavar="NAME"),
+            Option(("--failed",), "Only what failed, and how.", "flag"),
+            Option(("--limit",), "How many at most; 0: all.", "whole", metavar="N", default=50),
+            _LONG, _NO_HEAD,
+        ),
+    ),
+    Command("task show", "tasks:show", "Everything about a task.", (_ID, _BY_ID, _BY_NAME)),
+    Command(
+        "task output", "tasks:output",
+        """What a task wrote, to the byte: its stdout to stdout, its stderr to stderr.
+
+        On a terminal, control sequences other than colours are shown rather than obeyed.""",
+        (
+            _ID, _BY_ID, _BY_NAME,
+            Option(("-f", "--follow"), "Go on as it writes, until it is over.", "flag"),
+            Option(("-o", "--stdout"), "Only its stdout.", "flag"),
+            Option(("-e", "--stderr"), "Only its stderr (to stdout).", "flag"),
+            Option(("-x", "--execution"), "Of this execution; the latest if not given.", "whole", metavar="ID"),
+        ),
+    ),
+    Command("task why", "tasks:why", "What tasks are waiting for, or how they ended.", (_IDS, _BY_ID, _BY_NAME)),
+    Command("task relaunch", "tasks:relaunch", "Queue ended tasks once more; what they blocked goes on.", (_IDS, _BY_ID, _BY_NAME)),
+    Command("task cancel", "tasks:cancel", "Stop tasks: queued ones at once, running ones with TERM, then KILL.", (_IDS, _BY_ID, _BY_NAME)),
+    Command(
+        "task update", "tasks:update", "Edit a task that no worker has.",
+        (
+            _ID, _BY_ID, _BY_NAME,
+            Option(("-N", "--new-name"), "Its new name.", metavar="NAME"),
+            Option(("-c", "--command"), "Its new command.", metavar="COMMAND"),
+            Option(("--shell",), "The command is a script for sh; --shell=bash for another.", metavar="[=bash]"),
+            Option(("-b", "--batch"), "Its new batch."),
+            Option(("-R", "--requirements"), "What it requires from now on; '' for nothing.", many=True, metavar="IDS", key="requires"),
+            _RETRY, _RUN_TIMEOUT, _PRIORITY, _ENV,
+        ),
+    ),
+    Command("worker list", "looking:workers", "The workers.", (_LONG, _NO_HEAD)),
+    Command(
+        "worker update", "looking:update_worker", "Change how much a worker runs at once.",
+        (
+            Argument("worker", required=False, metavar="NAME"),
+            Option(("-i", "--id"), "The worker of this number.", "whole", key="by_id", hidden=True),
+            Option(("-n", "--name"), "The worker of this name.", key="by_name", hidden=True),
+            Option(("-C", "--concurrency"), "Tasks at once.", "whole", metavar="N"),
+            Option(("-p", "--prefetch"), "Tasks held ready beyond those; auto: as short tasks need it.", metavar="N|auto"),
+        ),
+    ),
+    Command("batch list", "looking:batches", "The batches and how far they are.", (_NO_HEAD,)),
+    Command(
+        "journal", "looking:journal", "What happened.",
+        (
+            Option(("-f", "--follow"), "Go on as things happen.", "flag"),
+            Option(("-n", "--lines"), "How many at most.", "whole", metavar="N"),
+            Option(("--since",), "After the entry of this number.", "whole", metavar="N"),
+        ),
+    ),
+    Command("check", "looking:check", "Is the state file sound? Exit code 1 if it is not."),
+    Command("backup", "looking:backup", "Copy the state file to FILE, whole, while work goes on.", (Argument("target", metavar="FILE"),)),
+    Command(
+        "demo", "demo:demo", "Real work on real E. coli reads, on this machine, in half a minute.",
+        (
+            Option(("--dir",), "Where demo.scitq and demo-results/ go; here if not given.", metavar="FOLDER"),
+            Option(("--keep",), "Keep the results of an earlier demo; these go beside them.", "flag"),
+        ),
+        file="none",
+    ),
+)  # fmt: skip

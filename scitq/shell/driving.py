@@ -1,0 +1,386 @@
+"""`scitq up` and `scitq down`: a process that drives the file, in this terminal or left behind, and asking it to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import sysconfig
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from scitq.engine import Engine
+from scitq.errors import DriverError, WorkerError
+from scitq.events import Event
+from scitq.shell import facts
+from scitq.shell.answers import Text, duration, several
+from scitq.shell.attention import Attention
+from scitq.shell.looking import rate
+from scitq.shell.show import Screen
+from scitq.states import LIVE, TaskState, WorkerState
+from scitq.store import tasks, workers
+from scitq.store.lease import Holder
+from scitq.task import TaskId
+
+SECOND_CHANCE_S = 2.0
+START_S = 20.0
+STOP_S = 15.0
+AGENT_STOP_S = 3.0
+# What was away for longer than this is told when it comes home.
+AWAY_S = 5.0
+SETTLE_S = 1.0
+
+
+# --- up -------------------------------------------------------------------------------------------------------------------------
+
+
+def up(engine: Engine, args: SimpleNamespace) -> Text | int:
+    """Drive the file in this terminal, or leave a driver behind."""
+    screen: Screen = args.screen
+    holder = facts.driver_of(engine)
+    if holder is not None and not args.until_done and not args.detached:
+        said = f"{engine.path.name} is driven already: {holder.describe(facts.now_ms())}."
+        return Text(said, {"pid": holder.pid, "driving": True, "started": False})
+    _let_go_of_drain(engine)
+    if args.detach:
+        return _leave_behind(engine, until_done=args.until_done)
+    if args.detached:
+        os.chdir(engine.path.parent)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    return _drive(engine, screen, until_done=args.until_done, may_choose=not args.detached)
+
+
+def _drive(engine: Engine, screen: Screen, *, until_done: bool, may_choose: bool) -> Text | int:
+    home = HomeComing(engine)
+    before = engine.counts()
+    with Attention(engine) as attention:
+        engine.drive()
+        told = False
+        while True:
+            counts = engine.counts()
+            if engine.is_driving and not told:
+                told = True
+                hint = " Ctrl-C stops." if may_choose else ""
+                screen.say(f"Driving {engine.path.name}: {facts.counted(counts)}.{hint}")
+            if told and (news := home.news()):
+                screen.say(news)
+            if attention.is_asked_to_end:
+                return _stopped(engine, screen, "Asked to end.", 0)
+            if attention.interrupts:
+                return _interrupted(engine, screen, attention)
+            if engine._driver is not None and engine._driver.ended.is_set():
+                return _driver_ended(engine, screen)
+            if until_done and all(state.is_settled for state in counts):
+                if news := home.news(now=True):
+                    screen.say(news)
+                return _done(screen, before, counts)
+            screen.status_line(_status_line(engine, counts))
+            attention.wait(1.0)
+
+
+def _status_line(engine: Engine, counts: dict[TaskState, int]) -> str:
+    speed = rate(engine)
+    return f"{engine.path.name} · {facts.counted(counts)}" + (f" · {speed:,}/min" if speed else "")
+
+
+def _done(screen: Screen, before: dict[TaskState, int], counts: dict[TaskState, int]) -> Text:
+    bad = [state for state in (TaskState.FAILED, TaskState.BLOCKED) if counts.get(state, 0) > before.get(state, 0)]
+    note = "Everything is done: " if not bad else "Nothing more can be done: "
+    screen.clear_line()
+    return Text(
+        "",
+        {"done": True, "counts": facts.count_words(counts)},
+        [note + facts.counted(counts) + "."],
+        code=1 if bad else 0,
+    )
+
+
+def _stopped(engine: Engine, screen: Screen, why: str, code: int) -> int:
+    stays = facts.goes_on(engine.counts())
+    facts.hush()
+    engine.close()
+    screen.say(f"{why} {stays[:1].upper() + stays[1:] + '.' if stays else 'Nothing was queued or running.'}")
+    return code
+
+
+def _driver_ended(engine: Engine, screen: Screen) -> int:
+    if engine._driver_problem is not None:
+        facts.hush()
+        raise engine._driver_problem
+    return _stopped(engine, screen, f"{engine.path.name}: stopped by scitq down.", 0)
+
+
+def _interrupted(engine: Engine, screen: Screen, attention: Attention) -> int:
+    """Ctrl-C: nothing more is handed out. A second one within two seconds cancels what there is."""
+    counts, path = engine.counts(), engine.path
+    stays, again = facts.goes_on(counts), facts.command_for(engine, "up")
+    facts.hush()
+    screen.clear_line()
+    if not stays:
+        screen.say("\nStopped; nothing was queued or running.")
+        return 130
+    screen.say(f"\nStopped: {stays}. To go on: {again}. Ctrl-C again within {SECOND_CHANCE_S:.0f} s cancels all of it.")
+    engine.close()
+    deadline = time.monotonic() + SECOND_CHANCE_S
+    while attention.interrupts < 2 and (left := deadline - time.monotonic()) > 0:
+        attention.wait(left)
+    if attention.interrupts >= 2:
+        with Engine(path) as fresh:
+            cancel_everything(fresh, screen, attention)
+    return 130
+
+
+def cancel_everything(engine: Engine, screen: Screen, attention: Attention) -> None:
+    """Cancel what is queued and what runs, and stay until workers have said that it ended (or a further Ctrl-C)."""
+    count = _cancel(engine, LIVE | facts.QUEUED)
+    screen.say(f"Cancelling {several(count, 'task')} …")
+    _until_none_runs(engine, screen, attention, attention.interrupts)
+    screen.say(f"Cancelled: {facts.counted(engine.counts())}.")
+
+
+def _cancel(engine: Engine, states: frozenset[TaskState]) -> int:
+    # The newest first: a dependent is cancelled before what it requires could block it.
+    ids = [row.id for row in engine.rows(status=states, newest_first=True)]
+    for start in range(0, len(ids), 1000):
+        chunk = ids[start : start + 1000]
+
+        def cancel(db: Any, chunk: list[TaskId] = chunk) -> None:
+            for id in chunk:
+                tasks.cancel(db, facts.now_ms(), id)
+
+        engine._write(cancel)
+    return len(ids)
+
+
+def _until_none_runs(engine: Engine, screen: Screen, attention: Attention, interrupts: int) -> bool:
+    """Drive (or watch the driver) until workers hold nothing; False after Ctrl-C."""
+    if facts.live(engine.counts()):
+        engine.drive()
+    attention.watch(engine)
+    while running := facts.live(counts := engine.counts()):
+        screen.status_line(f"{engine.path.name} · {several(running, 'task')} still to end · {facts.counted(counts)}")
+        attention.wait(1.0)
+        if attention.interrupts > interrupts or attention.is_asked_to_end:
+            screen.clear_line()
+            return False
+    screen.clear_line()
+    return True
+
+
+class HomeComing:
+    """What ended at the workers while nobody drove: told once, a moment after the file is driven again."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._live = [row.id for row in engine.rows(status=LIVE)] if facts.driver_of(engine) is None else []
+        newest: list[Event] = engine.journal(limit=1)
+        self._away_s = (facts.now_ms() - newest[0].at_ms) / 1000 if newest else 0.0
+        self._since: float | None = None
+        self._is_told = not self._live
+
+    def news(self, *, now: bool = False) -> str | None:
+        """The sentence, when it is time."""
+        if self._is_told:
+            return None
+        self._since = self._since or time.monotonic()
+        states = [row.state for row in tasks.select(self._engine._reader(), ids=self._live, limit=len(self._live))]
+        ended = [state for state in states if not state.is_live]
+        if len(ended) < len(states) and not now and time.monotonic() - self._since < SETTLE_S:
+            return None
+        self._is_told = True
+        if not ended and self._away_s < AWAY_S:
+            return None
+        good = sum(state is TaskState.SUCCEEDED for state in ended)
+        bad = sum(state in (TaskState.FAILED, TaskState.CANCELLED) for state in ended)
+        still = len(states) - len(ended)
+        parts = [
+            f"{several(len(ended), 'task')} came home ({good} succeeded, {bad} failed)"
+            if ended
+            else "nothing ended meanwhile"
+        ]
+        if still:
+            parts.append(f"{still} still {'runs' if still == 1 else 'run'}")
+        return f"Awake after {duration(self._away_s)}: {', '.join(parts)}."
+
+
+# --- a driver left behind ---------------------------------------------------------------------------------------------------------
+
+
+def _leave_behind(engine: Engine, *, until_done: bool) -> Text:
+    """Start a driver that outlives this terminal; return when it drives."""
+    log = engine.side / "driver.log"
+    # -P: the folder one happens to be in must not lend its modules to a driver that stays for weeks.
+    program = [
+        sys.executable,
+        "-P",
+        "-m",
+        "scitq",
+        "--file",
+        str(engine.path),
+        "up",
+        "--detached",
+        *(["--until-done"] if until_done else []),
+    ]
+    before = log.stat().st_size if log.exists() else 0
+    with contextlib.closing(engine):
+        child = _spawn(program, log)
+        holder = _await_driver(engine, child)
+        facts.hush()
+    if holder is None:
+        with log.open("rb") as file:
+            file.seek(before)
+            told = file.read().decode(errors="replace").strip().splitlines()[-5:]
+        raise DriverError(
+            "the driver ended at once. Its log says:\n" + "\n".join(told or ["(nothing)"]) + f"\nThe log is {log}"
+        )
+    return Text(
+        f"{engine.path.name} is driven by pid {holder.pid}. Its log: {os.path.relpath(log)}. To stop it: scitq down",
+        {"pid": holder.pid, "driving": True, "started": holder.pid == child, "log": str(log)},
+    )
+
+
+def _spawn(program: list[str], log: Path) -> int:
+    environ = dict(os.environ)
+    root = str(Path(__file__).parent.parent.parent)
+    if root not in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
+        environ["PYTHONPATH"] = os.pathsep.join(filter(None, (environ.get("PYTHONPATH"), root)))
+    sink = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        return os.posix_spawn(
+            program[0], program, environ, setsid=True,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0), (os.POSIX_SPAWN_DUP2, sink, 1), (os.POSIX_SPAWN_DUP2, sink, 2),
+            ],
+        )  # fmt: skip
+    finally:
+        os.close(sink)
+
+
+def _await_driver(engine: Engine, child: int) -> Holder | None:
+    """Whoever drives the file now (somebody else may have been quicker); None when the child ended and nobody does."""
+    deadline = time.monotonic() + START_S
+    is_alive = True
+    while True:
+        seen = engine._changes.count
+        holder = facts.driver_of(engine)
+        if holder is not None:
+            return holder
+        if not is_alive or time.monotonic() > deadline:
+            return None
+        is_alive = os.waitpid(child, os.WNOHANG) == (0, 0)
+        engine._changes.wait(seen, 0.05)
+
+
+# --- down -------------------------------------------------------------------------------------------------------------------------
+
+
+def down(engine: Engine, args: SimpleNamespace) -> Text | int:
+    """Ask the driver to stop; first, if wanted, let what runs end."""
+    screen: Screen = args.screen
+    if args.wait and args.cancel:
+        args.wait = False
+    holder = facts.driver_of(engine)
+    running = facts.live(engine.counts())
+    if (args.wait or args.cancel) and running and not _drain(engine, screen, cancel=args.cancel):
+        return 130
+    facts.hush()
+    engine.close()
+    with Engine(engine.path, drive=False) as fresh:
+        successor = _stop_driver(fresh)
+        _let_go_of_drain(fresh)
+        counts = fresh.counts()
+        _stop_agent(fresh, counts)
+        return _farewell(fresh, holder, successor, counts)
+
+
+def _drain(engine: Engine, screen: Screen, *, cancel: bool) -> bool:
+    """Nothing more is handed out; wait until workers hold nothing. False after Ctrl-C."""
+
+    def drain(db: Any) -> None:
+        for row in workers.all_of(db):
+            if row.state is WorkerState.READY:
+                workers.move(db, facts.now_ms(), row.id, WorkerState.DRAINING, "scitq down waits for its tasks")
+
+    try:
+        engine._write(drain)
+        count = _cancel(engine, LIVE) if cancel else facts.live(engine.counts())
+        screen.say(
+            f"{'Cancelling' if cancel else 'Waiting for'} {several(count, 'task')} … (Ctrl-C: no more waiting, all goes on)"
+        )
+        with Attention() as attention:
+            if _until_none_runs(engine, screen, attention, 0):
+                return True
+        screen.say(f"Not stopped: {facts.counted(engine.counts())}.")
+        return False
+    finally:
+        if not engine._closed and facts.live(engine.counts()):
+            _let_go_of_drain(engine)
+
+
+def _let_go_of_drain(engine: Engine) -> None:
+    """Undo what `down --wait` did to the workers (also if that was killed in the middle)."""
+    if all(row.state is not WorkerState.DRAINING for row in engine.workers()):
+        return
+
+    def ready(db: Any) -> None:
+        for row in workers.all_of(db):
+            if row.state is WorkerState.DRAINING:
+                workers.move(db, facts.now_ms(), row.id, WorkerState.READY)
+
+    engine._write(ready)
+
+
+def _stop_driver(engine: Engine) -> Holder | None:
+    """Ask until nobody drives; gives who does nevertheless (another process that stood by, perhaps)."""
+    asked = facts.driver_of(engine)
+    if asked is None:
+        return None
+    engine.stop_driver()
+    deadline = time.monotonic() + STOP_S
+    while (
+        (holder := facts.driver_of(engine)) is not None and holder.epoch == asked.epoch and time.monotonic() < deadline
+    ):
+        seen = engine._changes.count
+        engine._changes.wait(seen, 0.05)
+    return holder
+
+
+def _stop_agent(engine: Engine, counts: dict[TaskState, int]) -> None:
+    """Tell this machine's agent to end when it holds nothing; it would leave by itself a minute later."""
+    if facts.live(counts) or facts.driver_of(engine) is not None:
+        return
+    from scitq.remote import local
+
+    def stop() -> None:
+        # It may still be waiting for a leftover of a cancelled task; neither that nor its failure is worth waiting for.
+        with contextlib.suppress(WorkerError, OSError):
+            local.stop(engine.side / "local")
+
+    thread = threading.Thread(target=stop, name="scitq-stop", daemon=True)
+    thread.start()
+    thread.join(AGENT_STOP_S)
+
+
+def _farewell(engine: Engine, holder: Holder | None, successor: Holder | None, counts: dict[TaskState, int]) -> Text:
+    name, stays = engine.path.name, facts.goes_on(counts)
+    code = 0
+    if successor is not None:
+        who = successor.describe(facts.now_ms())
+        same = holder is not None and holder.epoch == successor.epoch
+        said = f"{name}: {who} {'does not stop' if same else 'has taken over; end it too, or ask again'}."
+        code = 1
+    elif holder is None:
+        said = f"Nobody drives {name}."
+    else:
+        said = f"{name} is not driven any more."
+    if stays:
+        said += f" {stays[:1].upper()}{stays[1:]}. To go on: {facts.command_for(engine, 'up')}"
+    data = {
+        "stopped": None if holder is None else holder.pid, "driver": None if successor is None else successor.pid,
+        "counts": facts.count_words(counts),
+    }  # fmt: skip
+    return Text(said, data, code=code)

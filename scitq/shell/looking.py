@@ -1,0 +1,310 @@
+"""`status`, `worker`, `batch`, `journal`, `check`, `backup`: what the file says, and a few settings."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from datetime import datetime
+from types import SimpleNamespace
+from typing import Any
+
+import click
+
+from scitq.engine import Engine
+from scitq.events import Event, EventKind
+from scitq.shell import facts
+from scitq.shell.answers import Bytes, Column, Rows, Text, When, clean, several, size
+from scitq.shell.attention import Attention
+from scitq.shell.show import Screen
+from scitq.states import TaskState, WorkerState
+from scitq.store import executions, tasks
+from scitq.store import journal as entries
+
+# Among so many of the newest journal entries the ends of the last minute are counted.
+RATE_SAMPLE = 2000
+NOTICE_SAMPLE = 200
+NOTICES_SHOWN = 5
+
+
+# --- status ---------------------------------------------------------------------------------------------------------------------
+
+
+def status(engine: Engine, args: SimpleNamespace) -> Text:
+    """Who drives, what runs, what needs you."""
+    counts, workers, holder = engine.counts(), engine.workers(), facts.driver_of(engine)
+    now = facts.now_ms()
+    driver = f"driver: {holder.describe(now)}" if holder else "nobody drives"
+    parts = [engine.path.name, driver, several(len(workers), "worker"), facts.counted(counts)]
+    per_minute = rate(engine)
+    if per_minute:
+        parts.append(f"{per_minute:,}/min")
+    notices = _notices(engine, counts)
+    lines = [" · ".join(parts)]
+    for number, notice in enumerate(notices[:NOTICES_SHOWN]):
+        head = (
+            f"{several(len(notices), 'notice')}: " if number == 0 else " " * len(f"{several(len(notices), 'notice')}: ")
+        )
+        lines.append(head + notice["text"])
+    if len(notices) > NOTICES_SHOWN:
+        lines.append(f"… and {len(notices) - NOTICES_SHOWN} more: scitq task list --failed")
+    if holder is None and (facts.live(counts) or facts.queued(counts)):
+        lines.append(f"To go on: {facts.command_for(engine, 'up')}")
+    data = {
+        "file": str(engine.path), "counts": facts.count_words(counts), "ended_last_minute": per_minute,
+        "driver": None if holder is None else {
+            "pid": holder.pid, "host": holder.host, "program": holder.program, "is_here": holder.is_here,
+            "seen": None if holder.seen is None else When(holder.seen),
+        },
+        "workers": [{"name": row.name, "state": row.state.word, "concurrency": row.concurrency} for row in workers], "notices": notices,
+    }  # fmt: skip
+    return Text("\n".join(lines), data)
+
+
+def rate(engine: Engine) -> int:
+    """How many tasks have ended in the last minute."""
+    events = engine.journal(limit=RATE_SAMPLE)
+    since = facts.now_ms() - 60_000
+    recent = [event for event in events if event.at_ms >= since]
+    ends = sum(event.dst is not None and event.dst.is_final for event in recent)
+    if len(recent) == RATE_SAMPLE:  # the minute has more than were looked at
+        span_ms = max(1, recent[-1].at_ms - recent[0].at_ms)
+        ends = ends * 60_000 // span_ms
+    return ends
+
+
+def _notices(engine: Engine, counts: dict[TaskState, int]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for worker in engine.workers():
+        if worker.note and worker.state not in (WorkerState.READY, WorkerState.PREPARING):
+            found.append(
+                {
+                    "worker": worker.name,
+                    "text": f"worker {worker.name} is {worker.state.word}: {worker.note.splitlines()[0]}",
+                }
+            )
+    failed = (
+        engine.rows(status=TaskState.FAILED, limit=NOTICE_SAMPLE, newest_first=True)
+        if counts.get(TaskState.FAILED)
+        else []
+    )
+    alike: dict[tuple[str, str], list[Any]] = {}
+    for row in failed:
+        last = executions.latest(engine._reader(), row.id)
+        cause = (last.cause if last else None) or "failed"
+        alike.setdefault((row.batch, cause), []).append(row)
+    for (_, cause), rows in alike.items():
+        newest = rows[0]
+        equal = f" ({len(rows)} equal failures)" if len(rows) > 1 else ""
+        found.append({
+            "task": int(newest.id), "cause": cause, "equal": len(rows),
+            "text": f"task {newest.label} {cause}{equal}. {facts.command_for(engine, f'task show {newest.id}')}",
+        })  # fmt: skip
+    if blocked := counts.get(TaskState.BLOCKED):
+        text = f"{several(blocked, 'task')} {'is' if blocked == 1 else 'are'} blocked until what failed is relaunched."
+        found.append({"blocked": blocked, "text": text})
+    return found
+
+
+# --- workers and batches ----------------------------------------------------------------------------------------------------------
+
+
+def workers(engine: Engine, args: SimpleNamespace) -> Rows:
+    """The workers, what they are and hold."""
+    loads = engine.loads()
+    rows = [
+        {
+            "id": int(row.id), "name": row.name, "kind": row.kind, "state": row.state.word, "concurrency": row.concurrency,
+            "prefetch": "auto" if row.prefetch is None else row.prefetch, "holds": loads.get(int(row.id), 0),
+            "cpus": row.facts.get("cpus"), "memory": _bytes(row.facts.get("memory")), "python": row.facts.get("python"),
+            "host": row.facts.get("host"), "batch": row.batch, "note": row.note, "created": When(row.created_ms),
+            "seen": None if row.seen_ms is None else When(row.seen_ms),
+        }
+        for row in engine.workers()
+    ]  # fmt: skip
+    keys = ["name", "state", "concurrency", "prefetch", "holds", "cpus", "memory"]
+    if args.long:
+        keys = ["id", *keys, "kind", "python", "host", "batch", "created", "seen"]
+    columns = [Column(key, {"concurrency": "at once"}.get(key)) for key in keys]
+    if any(row["note"] for row in rows):
+        columns.append(Column("note", gives=True))
+    notes = [] if rows else ["No worker yet: this machine becomes one when somebody drives (scitq up, scitq run)."]
+    return Rows(columns, rows, notes, head=bool(rows) and not args.no_header, cut=not args.long)
+
+
+def _bytes(value: Any) -> Bytes | None:
+    return None if value is None else Bytes(value)
+
+
+def update_worker(engine: Engine, args: SimpleNamespace) -> Text:
+    """Change how much a worker runs."""
+    name: str | int | None = args.worker or args.by_name or args.by_id
+    if name is None:
+        raise click.UsageError("which worker? scitq worker list shows their names.")
+    if args.concurrency is None and args.prefetch is None:
+        raise click.UsageError("nothing to change: give --concurrency or --prefetch.")
+    prefetch: int | str | None = args.prefetch
+    if prefetch is not None and prefetch != "auto":
+        if not str(prefetch).isdecimal():
+            raise click.UsageError(f"--prefetch takes a number or auto, not {prefetch!r}.")
+        prefetch = int(prefetch)
+    row = engine.update_worker(name, concurrency=args.concurrency, prefetch=prefetch)
+    ahead = "as many as short tasks need" if row.prefetch is None else str(row.prefetch)
+    return Text(
+        f"{row.name} runs {several(row.concurrency, 'task')} at once, and holds {ahead} ready beyond those.",
+        {
+            "name": row.name,
+            "concurrency": row.concurrency,
+            "prefetch": "auto" if row.prefetch is None else row.prefetch,
+        },
+        facts.nobody_drives(engine) if facts.queued(engine.counts()) else [],
+    )
+
+
+def batches(engine: Engine, args: SimpleNamespace) -> Rows:
+    """The batches, and how far each is."""
+    rows = []
+    for name, counts in engine.batches().items():
+        held = {state.word: counts.get(state, 0) for state in TaskState}
+        rows.append(
+            {
+                "batch": name,
+                "tasks": sum(counts.values()),
+                **held,
+                "queued": facts.queued(counts),
+                "live": facts.live(counts),
+            }
+        )
+    keys = ["tasks", "queued", "live", "succeeded", "failed", "cancelled", "blocked"]
+    shown = [
+        key
+        for key in keys
+        if key in ("tasks", "queued", "live", "succeeded", "failed") or any(row[key] for row in rows)
+    ]
+    columns = [Column("batch", gives=True), *(Column(key, "running" if key == "live" else None) for key in shown)]
+    notes = [] if rows else [f"{engine.path.name} has no tasks yet."]
+    return Rows(columns, rows, notes, head=bool(rows) and not args.no_header)
+
+
+# --- journal ----------------------------------------------------------------------------------------------------------------------
+
+
+def journal(engine: Engine, args: SimpleNamespace) -> Rows | int:
+    """What happened."""
+    screen: Screen = args.screen
+    limit = args.lines if args.lines is not None else 20 if args.since is None else 1000
+    events = engine.journal(since=args.since, limit=limit) if limit else []
+    columns = [Column("id"), Column("time"), Column("what", gives=True)]
+    if not args.follow:
+        notes = (
+            [f"More after {events[-1].id}: --since {events[-1].id}"]
+            if args.since is not None and len(events) == limit
+            else []
+        )
+        return Rows(columns, [_entry(engine, event) for event in events], notes)
+    seen = events[-1].id if events else args.since if args.since is not None else entries.last(engine._reader())
+    with Attention(engine) as attention:
+        while True:
+            for event in events:
+                row = _entry(engine, event)
+                if screen.as_json:
+                    screen.json(row)
+                else:
+                    screen.out(f"{row['id']:>7}  {row['time']}  {row['what']}")
+            if attention.interrupts or attention.is_asked_to_end:
+                return 130
+            events = engine.journal(since=seen)
+            if events:
+                seen = events[-1].id
+            else:
+                attention.wait(30)
+
+
+def _entry(engine: Engine, event: Event) -> dict[str, Any]:
+    at = datetime.fromtimestamp(event.at_ms / 1000)
+    form = "%H:%M:%S" if at.date() == datetime.now().date() else "%Y-%m-%d %H:%M:%S"
+    return {
+        "id": event.id,
+        "at": When(event.at_ms),
+        "time": at.strftime(form),
+        "kind": event.kind.word,
+        "task": event.task,
+        "execution": event.execution,
+        "worker": event.worker,
+        "from": None if event.src is None else event.src.word,
+        "to": None if event.dst is None else event.dst.word,
+        "data": event.data,
+        "what": clean(_what(engine, event)),
+    }
+
+
+def _what(engine: Engine, event: Event) -> str:
+    about = f"task {_label(engine, event.task)}" if event.task is not None else ""
+    match event.kind:
+        case EventKind.TASK_STATE:
+            return f"{about}: {event.src.word if event.src else '?'} → {event.dst.word if event.dst else '?'}"
+        case EventKind.SUBMITTED:
+            count = event.data.get("count", 1)
+            return (
+                f"{about} submitted" if count == 1 else f"{count:,} tasks submitted, from {event.data.get('first')} on"
+            )
+        case EventKind.UPDATED:
+            return f"{about} edited: {', '.join(event.data.get('fields', []))}"
+        case EventKind.RELAUNCHED:
+            return f"{about} relaunched"
+        case EventKind.CANCEL_ASKED:
+            return f"{about}: cancel asked for"
+        case EventKind.DRIVER:
+            return f"driven by pid {event.data.get('pid', '?')}"
+        case EventKind.WORKER if {"from", "to"} <= event.data.keys():
+            note = f": {event.data['note']}" if event.data.get("note") else ""
+            return f"worker {_worker(engine, event.worker)}: {_worker_state(event, 'from')} → {_worker_state(event, 'to')}{note}"
+    rest = f" {json.dumps(event.data, ensure_ascii=False)}" if event.data else ""
+    worker = f" {event.worker}" if event.worker is not None else ""
+    return f"{event.kind.word}{worker} {about}{rest}".strip()
+
+
+def _worker(engine: Engine, worker: int | None) -> str:
+    return next((row.name for row in engine.workers() if int(row.id) == worker), str(worker))
+
+
+def _worker_state(event: Event, end: str) -> str:
+    try:
+        return WorkerState(event.data[end]).word
+    except ValueError:
+        return "new" if event.data[end] is None else str(event.data[end])
+
+
+def _label(engine: Engine, task: int) -> str:
+    found = tasks.select(engine._reader(), ids=[task], limit=1)
+    return found[0].label if found else str(task)
+
+
+# --- the file itself ----------------------------------------------------------------------------------------------------------------
+
+
+def check(engine: Engine, args: SimpleNamespace) -> Text:
+    """Is the file sound?"""
+    started = time.monotonic()
+    problems: list[str] = engine.check()
+    data = {"file": str(engine.path), "problems": problems, "seconds": round(time.monotonic() - started, 3)}
+    if not problems:
+        return Text(
+            f"{engine.path.name} is sound: {several(sum(engine.counts().values()), 'task')}, {size(engine.path.stat().st_size)}.",
+            data,
+        )
+    kinds = Counter(problems)
+    lines = [f"{problem}" for problem in kinds]
+    return Text(
+        "\n".join(lines),
+        data,
+        [f"{several(len(problems), 'problem')} in {engine.path.name}. Copies from before: {engine.side / 'backups'}"],
+        code=1,
+    )
+
+
+def backup(engine: Engine, args: SimpleNamespace) -> Text:
+    """Copy the file."""
+    path = engine.backup(args.target)
+    count = path.stat().st_size
+    return Text(f"{path} ({size(count)})", {"path": str(path), "size": Bytes(count)})

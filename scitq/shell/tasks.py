@@ -1,0 +1,411 @@
+"""`scitq task …`: lists, shows, edits."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import click
+
+from scitq.engine import Engine
+from scitq.errors import BadInput, ScitqError
+from scitq.handle import Task
+from scitq.shell import facts
+from scitq.shell.answers import Column, Rows, Seconds, Text, clean, duration, iso, shown
+from scitq.shell.show import Screen
+from scitq.shell.submitting import conditions, words
+from scitq.shell.terminal import harmless
+from scitq.states import TaskState
+from scitq.store import executions, logs, tasks
+from scitq.task import ExecutionRow, TaskId, TaskRow
+
+PIECE_BYTES = 1 << 20
+# How long `task output` waits for what a running task has written and nobody had asked for yet.
+FRESH_S = 1.5
+
+
+# --- which task -----------------------------------------------------------------------------------------------------------------
+
+
+def _one(engine: Engine, args: SimpleNamespace) -> Task:
+    found = _several(
+        engine, SimpleNamespace(ids=[args.task] if args.task else [], by_id=args.by_id, by_name=args.by_name)
+    )
+    if len(found) > 1:
+        raise click.UsageError("one task at a time.")
+    return found[0]
+
+
+def _several(engine: Engine, args: SimpleNamespace) -> list[Task]:
+    found = [engine.task(given) for given in args.ids]
+    for given in args.by_id:
+        if not given.isdecimal():
+            raise click.UsageError(f"-i takes a number, not {given!r}; a name goes with -n.")
+        found.append(engine.task(int(given)))
+    found += [Task(engine, tasks.find(engine._reader(), given)) for given in args.by_name]
+    if not found:
+        raise click.UsageError("which task? Give its number or its name; scitq task list shows them.")
+    return list(dict.fromkeys(found))
+
+
+# --- list -----------------------------------------------------------------------------------------------------------------------
+
+
+def listed(engine: Engine, args: SimpleNamespace) -> Rows:
+    """The newest tasks that meet the conditions, oldest of them first."""
+    states = [state for given in args.status for state in given.split(",")]
+    if args.failed:
+        states.append(TaskState.FAILED.word)
+    limit = args.limit if args.limit > 0 else None
+    rows = engine.rows(
+        status=states or None,
+        batch=args.batch,
+        name=args.name,
+        limit=None if limit is None else limit + 1,
+        newest_first=True,
+    )
+    more = limit is not None and len(rows) > limit
+    rows = list(reversed(rows[:limit]))
+    found = [_listed(engine, row, long=args.long) for row in rows]
+    columns = _failed_columns() if args.failed else _columns(engine, found, long=args.long)
+    notes = [f"These are the newest {len(rows)}; --limit N shows more, --limit 0 all."] if more else []
+    if not rows:
+        notes = [_nothing(engine, args)]
+    return Rows(columns, found, notes, head=not args.no_header and bool(rows), cut=not args.long)
+
+
+def _nothing(engine: Engine, args: SimpleNamespace) -> str:
+    if not engine.counts():
+        return f"{engine.path.name} has no tasks yet. {facts.command_for(engine, 'launch COMMAND')} queues one."
+    if args.batch is not None and args.batch not in engine.batches():
+        return f"No batch is named {args.batch!r}. scitq batch list shows the names."
+    return "No such tasks." if not args.failed else "Nothing has failed."
+
+
+def _listed(engine: Engine, row: TaskRow, *, long: bool) -> dict[str, Any]:
+    last = executions.latest(engine._reader(), row.id)
+    found = facts.task_facts(row, last)
+    found["task"] = row.name or row.spec.line()
+    found["why"] = _cause(row, last)
+    found["tried"] = f"{row.tries + (row.state is TaskState.FAILED)}/{row.spec.retry + 1}"
+    if row.state.is_live and last is not None and last.started_ms is not None:
+        found["run_s"] = Seconds((facts.now_ms() - last.started_ms) / 1000)
+    if long:
+        found["line"] = row.spec.line()
+        found["requires"] = [int(parent.id) for parent in tasks.parents(engine._reader(), row.id, 20)]
+    return found
+
+
+def _cause(row: TaskRow, last: ExecutionRow | None) -> str | None:
+    if row.state is TaskState.BLOCKED:
+        return row.reason
+    if row.state is TaskState.PENDING and row.not_before_ms is not None:
+        wait_s = max(0, row.not_before_ms - facts.now_ms()) / 1000
+        return f"{(last.cause if last else None) or 'failed'}; again in {duration(wait_s)}"
+    if row.state is TaskState.FAILED and last is not None:
+        return last.cause + (f": {last.detail}" if last.detail else "") if last.cause else last.detail
+    if row.state.is_live and last is not None and last.stop_wanted:
+        return "asked to stop"
+    return None
+
+
+def _columns(engine: Engine, rows: Sequence[dict[str, Any]], *, long: bool) -> list[Column]:
+    batch = [Column("batch", gives=True)] if long or len({row["batch"] for row in rows}) > 1 else []
+    worker = [Column("worker")] if long or len(engine.workers()) > 1 else []
+    columns = [
+        Column("id"),
+        Column("task", "task", gives=True),
+        *batch,
+        Column("status"),
+        *worker,
+        Column("run_s", "time"),
+        Column("changed", "since"),
+    ]
+    if any(row["why"] for row in rows):
+        columns.append(Column("why", "why", gives=True))
+    if long:
+        columns += [
+            Column("created"),
+            Column("priority"),
+            Column("tried", "tries"),
+            Column("run_timeout", "limit"),
+            Column("requires"),
+            Column("line", "command"),
+        ]
+    return columns
+
+
+def _failed_columns() -> list[Column]:
+    return [
+        Column("id"),
+        Column("task", gives=True),
+        Column("worker"),
+        Column("why", "cause", gives=True),
+        Column("tried", "tries"),
+        Column("changed", "ended"),
+    ]
+
+
+# --- show -----------------------------------------------------------------------------------------------------------------------
+
+
+def show(engine: Engine, args: SimpleNamespace) -> Text:
+    """Everything the file says of a task."""
+    task = _one(engine, args)
+    row, attempts = task.row(), task.executions
+    last = attempts[-1] if attempts else None
+    counts = tasks.parent_counts(engine._reader(), task.id)
+    parents = tasks.parents(engine._reader(), task.id, 20)
+    context = _context(engine, task.id)
+    tail = task.tail()
+    data = {
+        **facts.task_facts(row, last),
+        "why": task.why(),
+        "folder": context.get("cwd"),
+        "output": str(task.output) if task.output.exists() else None,
+        "requires": [{"id": int(parent.id), "name": parent.name, "status": parent.state.word} for parent in parents],
+        "requires_count": sum(counts.values()),
+        "executions": [facts.execution_facts(one) for one in attempts],
+        "tail": tail,
+    }
+    lines = [clean(f"{task.why()}"), ""]
+    lines += [f"{key:<12}{text}" for key, text in _conditions(row, data, counts)]
+    lines += (
+        ["", f"{'try':<4}{'worker':<12}{'started':<12}{'time':>8}{'cpu':>9}{'memory':>9}  ended"] if attempts else []
+    )
+    lines += [_attempt(one) for one in attempts]
+    if tail:
+        lines += ["", "its last lines", *(f"  {harmless(line).rstrip()}" for line in tail)]
+    return Text("\n".join(lines), data, safe=True)
+
+
+def _conditions(row: TaskRow, data: dict[str, Any], counts: dict[TaskState, int]) -> list[tuple[str, str]]:
+    spec, now = row.spec, facts.now_ms()
+    found: list[tuple[str, Any]] = [
+        ("id", row.id),
+        ("name", row.name),
+        ("batch", row.batch),
+        ("status", row.state.word),
+        ("since", f"{shown(data['changed'], now)} ({iso(row.changed_ms)})"),
+        ("submitted", f"{shown(data['created'], now)} ({iso(row.created_ms)})"),
+        ("folder", data["folder"]),
+        ("shell", spec.shell),
+    ]
+    if spec.retry:
+        found.append(("retry", f"{row.tries} of {spec.retry} used"))
+    if spec.run_timeout is not None:
+        found.append(("limit", duration(spec.run_timeout)))
+    if row.priority:
+        found.append(("priority", row.priority))
+    if spec.env:
+        found.append(("env", " ".join(f"{key}={value}" for key, value in spec.env.items())))
+    if spec.tags:
+        found.append(("tags", " ".join(f"{key}={value}" if value else key for key, value in spec.tags.items())))
+    if counts:
+        total, done = sum(counts.values()), counts.get(TaskState.SUCCEEDED, 0)
+        named = ", ".join(f"{parent['id']} {parent['status']}" for parent in data["requires"][:5])
+        found.append(("requires", f"{done} of {total} done: {named}{', …' if total > 5 else ''}"))
+    found.append(("output", data["output"]))
+    pairs = [(key, clean(str(value))) for key, value in found if value is not None]
+    script = spec.command if isinstance(spec.command, str) else spec.line()
+    first, *others = [clean(line) for line in script.splitlines()] or [""]
+    return [*pairs, ("command", first), *(("", line) for line in others)]
+
+
+def _attempt(one: ExecutionRow) -> str:
+    now, found = facts.now_ms(), facts.execution_facts(one)
+    time_s, cpu, memory = (shown(found[key], now) for key in ("run_s", "cpu_s", "peak_memory"))
+    ended = (
+        f"{found['cause']}{': ' + one.detail if one.detail else ''}, {shown(found['ended'], now)}"
+        if one.outcome is not None
+        else "runs"
+    )
+    return clean(
+        f"{one.attempt:<4}{one.worker or '':<12}{shown(found['started'], now):<12}{time_s:>8}{cpu:>9}{memory:>9}  {ended}"
+    )
+
+
+def _context(engine: Engine, task: TaskId) -> dict[str, Any]:
+    sql = "select data from context join task on task.context = context.id where task.id = ?"
+    for (text,) in engine._reader().execute(sql, (task,)).fetchall():
+        return dict(json.loads(str(text)))
+    return {}
+
+
+# --- output ---------------------------------------------------------------------------------------------------------------------
+
+
+def output(engine: Engine, args: SimpleNamespace) -> Text | int:
+    """What a task wrote."""
+    task = _one(engine, args)
+    screen: Screen = args.screen
+    streams = (
+        (logs.OUT,)
+        if args.stdout and not args.stderr
+        else (logs.ERR,)
+        if args.stderr and not args.stdout
+        else (logs.OUT, logs.ERR)
+    )
+    # Alone, stderr is the result; beside stdout it goes where it came from.
+    places = {stream: 1 if len(streams) == 1 else 1 + stream for stream in streams}
+    attempt = _attempt_of(task, args.execution)
+    if args.follow and args.execution is None:
+        return _follow(engine, task, screen, places)
+    if attempt is None:
+        return Text("", {"task": int(task.id), "execution": None, "stdout": "", "stderr": ""}, [task.why()])
+    if attempt.ended_ms is None and facts.driver_of(engine) is not None:
+        _fetch(engine, task)
+    cuts = {stream: logs.get(engine._reader(), attempt.id, stream) for stream in streams}
+    notes = [
+        f"{('stdout', 'stderr')[stream]} was cut at {log.size:,} bytes."
+        for stream, log in cuts.items()
+        if log is not None and log.cut
+    ]
+    if screen.as_json:
+        found = {
+            ("stdout", "stderr")[stream]: engine._log_bytes(attempt.id, stream).decode(errors="replace")
+            for stream in streams
+        }
+        cut = {("stdout", "stderr")[stream]: log is not None and log.cut for stream, log in cuts.items()}
+        return Text("", {"task": int(task.id), "execution": int(attempt.id), **found, "cut": cut})
+    for stream, fd in places.items():
+        offset = 0
+        while piece := engine._log_bytes(attempt.id, stream, offset, limit=PIECE_BYTES):
+            screen.piece(fd, piece)
+            offset += len(piece)
+    screen.pieces_end()
+    for note in notes:
+        screen.say(note)
+    return 0
+
+
+def _attempt_of(task: Task, wanted: int | None) -> ExecutionRow | None:
+    attempts = task.executions
+    if wanted is None:
+        return attempts[-1] if attempts else None
+    for one in attempts:
+        if one.id == wanted:
+            return one
+    known = ", ".join(str(one.id) for one in attempts) or "none yet"
+    raise BadInput(f"execution {wanted} is not one of task {task.id} (its executions: {known}).")
+
+
+def _fetch(engine: Engine, task: Task) -> None:
+    """Ask for what a running task has written so far, and give it a moment to come."""
+    task._ask_to_follow()
+    deadline = time.monotonic() + FRESH_S
+    size = -1
+    while time.monotonic() < deadline and task.state.is_live:
+        seen = engine._changes.count
+        found = len(task.output_bytes(logs.OUT)) + len(task.output_bytes(logs.ERR))
+        if found == size and found:
+            return
+        size = found
+        engine._changes.wait(seen, 0.3)
+
+
+def _follow(engine: Engine, task: Task, screen: Screen, places: dict[int, int]) -> int:
+    if not task.state.is_settled:
+        for note in facts.nobody_drives(engine):
+            screen.say(note)
+    try:
+        for stream, piece in task.pieces():
+            if stream not in places:
+                continue
+            if screen.as_json:
+                screen.json({"stream": ("stdout", "stderr")[stream], "text": piece.decode(errors="replace")})
+            else:
+                screen.piece(places[stream], piece)
+    finally:
+        screen.pieces_end()
+    return 0
+
+
+# --- doing something about them -------------------------------------------------------------------------------------------------
+
+
+def why(engine: Engine, args: SimpleNamespace) -> Text:
+    """A sentence for each."""
+    found = [(task, task.why()) for task in _several(engine, args)]
+    return Text(
+        "\n".join(sentence for _, sentence in found),
+        [{"id": int(task.id), "status": task.status, "why": sentence} for task, sentence in found],
+    )
+
+
+def relaunch(engine: Engine, args: SimpleNamespace) -> Text:
+    """Queue them again."""
+    return _each(engine, args, lambda task: _said(task.relaunch(), "is {status} again"))
+
+
+def cancel(engine: Engine, args: SimpleNamespace) -> Text:
+    """Stop them."""
+
+    def one(task: Task) -> str:
+        before = task.state
+        if before in (TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED):
+            raise BadInput(f"task {task.row().label} has ended already: it {_past(before)}.")
+        task.cancel()
+        return _said(task, "is {status}" if not task.state.is_live else "is asked to stop")
+
+    return _each(engine, args, one)
+
+
+def _past(state: TaskState) -> str:
+    return "was cancelled" if state is TaskState.CANCELLED else state.word
+
+
+def _said(task: Task, what: str) -> str:
+    row = task.row()
+    return f"{row.label} {what.format(status=row.state.word)}"
+
+
+def _each(engine: Engine, args: SimpleNamespace, does: Callable[[Task], str]) -> Text:
+    """Do it to all of them; those that refuse do not keep the others from it."""
+    screen: Screen = args.screen
+    lines, data, code = [], [], 0
+    for task in _several(engine, args):
+        try:
+            lines.append(does(task))
+        except ScitqError as problem:
+            screen.error(str(problem))
+            code = 1
+        data.append({"id": int(task.id), "status": task.status})
+    needs_driver = any(
+        not task["status"] or task["status"] in ("pending", "waiting", "assigned", "running", "collecting")
+        for task in data
+    )
+    return Text("\n".join(lines), data, facts.nobody_drives(engine) if needs_driver else [], code=code)
+
+
+def update(engine: Engine, args: SimpleNamespace) -> Text:
+    """Edit one."""
+    task = _one(engine, args)
+    changes = conditions(args)
+    if args.requires:
+        changes["requires"] = changes["requires"] if any(one.strip() for one in args.requires) else []
+    if args.command is not None:
+        changes["command"], shell = words([args.command], args.shell)
+        if shell or task.row().spec.shell:
+            changes["command"] = args.command
+    if args.shell is not None:
+        changes["shell"] = args.shell
+    if args.new_name is not None:
+        changes["name"] = args.new_name
+    if args.batch is not None:
+        changes["batch"] = args.batch
+    if not changes:
+        raise click.UsageError("nothing to change: give at least one option.")
+    task.update(**changes)
+    row = task.row()
+    again = (
+        ""
+        if not row.state.is_final
+        else f" It has ended; to run it as edited: {facts.command_for(engine, f'task relaunch {task.id}')}"
+    )
+    return Text(
+        f"{row.label} is changed: {', '.join(sorted(changes))}.{again}", facts.task_facts(row, facts.latest(task))
+    )
