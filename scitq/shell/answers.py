@@ -96,7 +96,9 @@ def shown(value: Any, now_ms: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`0.2 s`, `48 s`, `6 min`, `3 h 12`, `2 d 4 h`."""
+    """`24 ms`, `0.2 s`, `48 s`, `6 min`, `3 h 12`, `2 d 4 h`."""
+    if 0 < seconds < 0.095:
+        return f"{max(1, round(seconds * 1000))} ms"
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     if seconds < 99.5:

@@ -202,8 +202,8 @@ def _goes_on(engine: Engine, task: Task) -> str:
     label = task.row().label
     if task.state.is_live:
         see = facts.command_for(engine, f"task output -f {task.id}")
-        return f"Task {label} goes on. To see it: {see} · to bring it home: {facts.command_for(engine, 'up')}"
-    return f"Task {label} stays queued. To go on: {facts.command_for(engine, 'up')}"
+        return f"Task {label} goes on. To see it: {see} · to bring it home: {facts.command_for(engine, 'up')}."
+    return f"Task {label} stays queued. To go on: {facts.command_for(engine, 'up')}."
 
 
 def _look_for_driver(engine: Engine, task: Task) -> None:

@@ -90,7 +90,7 @@ def _listed(engine: Engine, row: TaskRow, *, long: bool) -> dict[str, Any]:
     found = facts.task_facts(row, last)
     found["task"] = row.name or row.spec.line()
     found["why"] = _cause(row, last)
-    found["tried"] = f"{row.tries + (row.state is TaskState.FAILED)}/{row.spec.retry + 1}"
+    found["tried"] = f"{row.tries + 1}/{row.spec.retry + 1}" if last is not None else ""
     if row.state.is_live and last is not None and last.started_ms is not None:
         found["run_s"] = Seconds((facts.now_ms() - last.started_ms) / 1000)
     if long:
