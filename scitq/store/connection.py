@@ -270,6 +270,7 @@ class Store:
             self._lock.release()
         transactions = Transactions(path, db, lambda: connect(path, read_only=False), self._check)
         self._writer = Writer(path, transactions, self._lock, ring=self._bell.ring, tell=self._tell)
+        self._writer.start()
 
     # In use
 

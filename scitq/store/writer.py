@@ -74,9 +74,13 @@ class Writer:
         # the last look at the work, and work is added before the look at `_awake`: one of the two sees the other.
         self._tokens: SimpleQueue[None] = SimpleQueue()
         self._awake = False
-        self._thread: threading.Thread | None = None
-        self._starting = threading.Lock()
+        self._gate = threading.Lock()
+        self._thread = threading.Thread(target=self._work, name="scitq-writer", daemon=True)
         self._blocked_since: float | None = None
+
+    def start(self) -> None:
+        """Start the thread. Not at the first write: Ctrl-C in the middle of that would leave a thread that nobody knows."""
+        self._thread.start()
 
     # For callers
 
@@ -88,7 +92,7 @@ class Writer:
         job = Job(run, full)
         try:
             if self._jobs or self.turn.locked() or not self._run_here(job, me):
-                if self._thread is not None and self._thread.ident == me:
+                if self._thread.ident == me:
                     raise BadInput("store.write() in a subscriber could wait for itself; use store.post().")
                 job.await_by_lock()
                 self._enqueue(job)
@@ -112,9 +116,9 @@ class Writer:
 
     def finish(self, timeout_s: float) -> bool:
         """Write what is queued, take no more, end the thread; False if another process kept us from it."""
-        with self._starting:
+        with self._gate:
             self._closing = True
-        if self._thread is not None and self._thread.ident != threading.get_ident():
+        if self._thread.ident != threading.get_ident():
             self._wake()
             while self._thread.is_alive():
                 self._thread.join(min(1.0, timeout_s))
@@ -174,21 +178,14 @@ class Writer:
         return True
 
     def _enqueue(self, job: Job) -> None:
-        with self._starting:  # after the thread has seen `_closing`, nobody would run it
+        with self._gate:  # after the thread has seen `_closing`, nobody would run it
             if self._closing:
                 raise Closed(f"{self.path} was closed.", path=self.path)
             self._jobs.append(job)
         self._wake()
 
     def _wake(self) -> None:
-        if self._thread is None:
-            with self._starting:
-                if self._thread is None:
-                    self._awake = True
-                    thread = threading.Thread(target=self._work, name="scitq-writer", daemon=True)
-                    thread.start()
-                    self._thread = thread
-        elif not self._awake:
+        if not self._awake:
             self._tokens.put(None)
 
     def _await(self, job: Job) -> None:
@@ -284,6 +281,7 @@ class Writer:
         if self._was_interrupted:
             self._was_interrupted = False
             with self.turn:
+                self._inside = None
                 self._transactions.undo()
                 self._lock.release()
             self._is_to_tell = True
