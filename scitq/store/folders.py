@@ -118,8 +118,8 @@ def synced_reason(folder: PurePath) -> str | None:
         for name in ("dropbox (", "onedrive - ", "googledrive-", "onedrive-"):
             if part.startswith(name):
                 product = _SYNCED_NAMES[name.rstrip(" (-")]
-        if part == "cloudstorage" and n and parts[n - 1] == "library":
-            product = product or "a cloud service"
+        if product is None and parts[max(0, n - 2) : n] == ["library", "cloudstorage"]:  # macOS: one folder per service
+            product = "a cloud service"
         if product:
             return f"is in a folder that {product} synchronises ({folder.parts[n]}); it would copy a half-written file"
     return None
