@@ -50,7 +50,8 @@ def _compiled(name: str, source: bytes) -> bytes:
     """A .pyc that is used without looking at the source (PEP 552, unchecked hash)."""
     code = compile(source, name, "exec", dont_inherit=True, optimize=0)
     flags = (0b01).to_bytes(4, "little")
-    return importlib.util.MAGIC_NUMBER + flags + importlib.util.source_hash(source) + marshal.dumps(code)
+    # Version 2 writes no back references: which there are depends on what else this process has in memory.
+    return importlib.util.MAGIC_NUMBER + flags + importlib.util.source_hash(source) + marshal.dumps(code, 2)
 
 
 def bundle() -> tuple[Path, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+from scitq.remote import local
 from scitq.remote.agent.processes import facts
 from tests.remote.client import Driver
 
@@ -120,3 +121,11 @@ def test_children_left_behind_are_ended_but_the_slot_is_free_at_once(driver: Dri
     child = int(driver.output(1))
     driver.run(2, "true")
     driver.until(lambda: facts(child) is None)
+
+
+def test_stopping_waits_only_as_long_as_anything_is_left(driver: Driver, root: Path) -> None:
+    driver.script(1, "sleep 0.3 & exit 0", grace=3600)
+    driver.say({"order": 2, "task": 2, "script": "echo ready; while :; do sleep 0.02; done", "grace": 3600})
+    started(driver, 2, "ready")
+    driver.close()
+    local.stop(root)  # raises after 30 s

@@ -26,7 +26,7 @@ from scitq.remote.agent.spawn import CannotSpawn, NoRoom, Spawner, environment, 
 
 INLINE_BYTES = 16 << 10
 POLL_S = 1.0
-"""How often an adopted process is looked at where the system has no pidfd."""
+"""How often a process is looked at whose end the system does not tell us."""
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
@@ -262,6 +262,8 @@ class Tasks:
             task = self.pids.pop(pid, None)
             if task is not None:
                 found.append((task, status, usage))
+        if self.leftovers:
+            self.leftovers = {key: left for key, left in self.leftovers.items() if _is_group(left[0])}
         for task, status, usage in found:
             if os.WIFSIGNALED(status):
                 self._finish(task, None, os.WTERMSIG(status), task.why, None, usage)
@@ -348,13 +350,8 @@ class Tasks:
         """Whether anything of the task still lives and may write into its slot. Its own group is ended."""
         if task.is_adopted:
             return self._has_adopted_leftovers(task)
-        is_left = False
-        try:
-            os.killpg(task.pid, 0)
-        except OSError:
-            pass
-        else:
-            is_left = True
+        is_left = _is_group(task.pid)
+        if is_left:
             self.end_group(task.key, task.pid, task.grace)
         if self.children < 0:
             return is_left
@@ -380,8 +377,9 @@ class Tasks:
     def end_group(self, key: str, group: int, grace: float) -> None:
         """End what is left of the group of an ended execution: TERM now, KILL after the grace."""
         self._terminate(group)
-        self.leftovers[key] = (group, time.monotonic() + grace)
-        heapq.heappush(self.due, (self.leftovers[key][1], key))
+        now = time.monotonic()
+        self.leftovers[key] = (group, now + grace)
+        heapq.heappush(self.due, (min(now + grace, now + POLL_S), key))
 
     def _owners(self, pid: int, task: Task) -> frozenset[str]:
         """Which executions a stranger among our children may come from."""
@@ -462,10 +460,8 @@ class Tasks:
         """Timeouts, ends of grace, looks at adopted processes."""
         while self.due and self.due[0][0] <= now:
             _, key = heapq.heappop(self.due)
-            left = self.leftovers.get(key)
-            if left is not None and left[1] <= now:
-                del self.leftovers[key]
-                self._kill_group(left[0], key)
+            if key in self.leftovers:
+                self._attend_leftover(key, now)
             task = self.running.get(key)
             if task is None:
                 continue
@@ -482,6 +478,17 @@ class Tasks:
                 task.kill_at = None
                 if self._is_ours(task):
                     os.killpg(task.pid, signal.SIGKILL)
+
+    def _attend_leftover(self, key: str, now: float) -> None:
+        """Forget a group that is gone, kill one whose grace is over."""
+        group, until = self.leftovers[key]
+        if not _is_group(group):
+            del self.leftovers[key]
+        elif now >= until:
+            del self.leftovers[key]
+            self._kill_group(group, key)
+        else:
+            heapq.heappush(self.due, (min(until, now + POLL_S), key))
 
     def _kill_group(self, group: int, key: str) -> None:
         """KILL what is left of a group; by now its number might belong to others, so only if it is still ours."""
@@ -585,6 +592,17 @@ class Tasks:
                 break
             if key not in self.owed:
                 del self.ended[key]
+
+
+def _is_group(group: int) -> bool:
+    """Whether a process group has any member."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # there is one, and it is not ours
+    return True
 
 
 def _usage(usage: Any) -> str:

@@ -1,0 +1,80 @@
+"""The bundle is reproducible, complete, private, and rebuilt when it is damaged."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from scitq.remote import bundle as module
+from scitq.remote.bundle import TRAVELS, build, bundle
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(module, "_known", None)
+
+
+def test_the_same_sources_give_the_same_bytes() -> None:
+    code = "import hashlib; from scitq.remote.bundle import build; print(hashlib.sha256(build()).hexdigest())"
+    env = {"PYTHONPATH": str(Path(module.__file__).parents[2]), "PATH": os.defpath}
+    hashes = {
+        subprocess.run([sys.executable, "-c", code], env={**env, "PYTHONHASHSEED": seed}, cwd="/", check=True,
+                       capture_output=True, text=True).stdout.strip()
+        for seed in ("1", "2", "3")
+    }  # fmt: skip
+    assert hashes == {hashlib.sha256(build()).hexdigest()}
+
+
+def test_everything_of_the_agent_travels() -> None:
+    folder = Path(module.__file__).parent / "agent"
+    assert {Path(name).name for name in TRAVELS} == {path.name for path in folder.glob("*.py")}
+
+
+def test_it_is_named_by_its_hash_and_private() -> None:
+    path, digest = bundle()
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == digest and path.name == f"agent-{digest}.pyz"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert bundle() == (path, digest)
+
+
+def test_a_damaged_one_is_built_again() -> None:
+    path, digest = bundle()
+    path.write_bytes(path.read_bytes()[:-100])
+    assert bundle() == (path, digest)
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == digest
+    path.unlink()
+    assert bundle() == (path, digest) and path.exists()
+
+
+def test_it_holds_source_and_code_and_nothing_of_this_machine() -> None:
+    path, _ = bundle()
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        assert names == sorted(names) and all(info.date_time[0] == 1980 for info in archive.infolist())
+        assert all(name + "c" in names for name in names if name.endswith(".py"))
+        here = str(Path(module.__file__).parents[2]).encode()
+        assert all(here not in archive.read(name) for name in names)
+
+
+@pytest.mark.parametrize("version", ["3.10", "3.11", "3.12", "3.13", "3.14"])
+def test_it_runs_on_another_python(version: str) -> None:
+    path, _ = bundle()
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            if name.endswith(".py"):
+                ast.parse(archive.read(name), feature_version=(3, 10))
+    python = shutil.which(f"python{version}")
+    if python is None:
+        return  # the grammar was checked above; every version that is installed runs it for real
+    done = subprocess.run([python, "-I", "-S", path, "--version"], capture_output=True, text=True, check=False)
+    if "command not found" not in done.stderr:  # a version manager's stand-in for what is not installed
+        assert (done.returncode, done.stderr) == (0, "")

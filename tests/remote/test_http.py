@@ -1,0 +1,219 @@
+"""The agent's HTTP: refusals, limits, the epoch fence, facts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from scitq.remote import local
+from scitq.remote.agent import address
+from tests.remote.client import Driver, Http, ndjson
+
+
+def raw(root: Path, data: bytes) -> bytes:
+    """Send bytes, read until the agent closes."""
+    with address.connect(str(root), "agent.sock") as sock:
+        sock.settimeout(10)
+        sock.sendall(data)
+        answer = b""
+        while chunk := sock.recv(65536):
+            answer += chunk
+        return answer
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('{"order": 2, "argv": ["true"]', "line 2"),
+        ("nonsense", "line 2"),
+        ("[1, 2]", "line 2: not an object"),
+        ('"text"', "line 2: not an object"),
+        ('{"forget": 3}', "line 2: forget needs a list"),
+        ('{"forget": ["../../etc"]}', "line 2: an execution id is"),
+        ("[" * 100_000, "line 2"),
+    ],
+)
+def test_a_body_with_a_bad_line_is_refused_whole(driver: Driver, line: str, says: str) -> None:
+    body = '{"order": 1, "task": 1, "argv": ["true"]}\n' + line + "\n"
+    reply = driver.ask("POST", "/commands", body.encode())
+    assert reply.status == 400 and says in reply.json()["error"]
+    assert driver.held()["held"] == {}
+    driver.run(9, "true")
+    assert "1" not in driver.exits
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ({}, "no such command"),
+        ({"order": "../x", "argv": ["true"]}, "an execution id is"),
+        ({"order": -1, "argv": ["true"]}, "an execution id is"),
+        ({"order": True, "argv": ["true"]}, "an execution id is"),
+        ({"order": None, "argv": ["true"]}, "an execution id is"),
+        ({"order": "", "argv": ["true"]}, "an execution id is"),
+        ({"cancel": "a/b"}, "an execution id is"),
+        ({"cancel": 1, "grace": "x"}, "grace"),
+        ({"slots": -1}, "slots must be"),
+        ({"slots": "many"}, "slots must be"),
+        ({"signal": 1, "number": "x"}, "invalid literal"),
+        ({"stop": "later"}, "stop is either"),
+    ],
+)
+def test_a_command_without_sense_is_recorded_and_does_no_harm(driver: Driver, command: dict, says: str) -> None:
+    driver.say(command)
+    bad = driver.until(lambda: next((line for line in driver.lines if line["k"] == "bad"), None))
+    assert says in bad["note"]
+    assert driver.run(9, "true")["code"] == 0
+
+
+@pytest.mark.parametrize(
+    ("order", "says"),
+    [
+        ({}, "argv must be"),
+        ({"argv": []}, "argv must be"),
+        ({"argv": "true"}, "argv must be"),
+        ({"argv": [""]}, "name is empty"),
+        ({"argv": ["a\0b"]}, "NUL"),
+        ({"argv": ["true", 3]}, "must be a text"),
+        ({"argv": ["true", "\ud800"]}, "neither text nor an escaped byte"),
+        ({"argv": ["true"], "script": "true"}, "either argv or script"),
+        ({"script": 3}, "script must be a text"),
+        ({"script": "true", "shell": ""}, "shell is empty"),
+        ({"argv": ["true"], "env": []}, "env must be"),
+        ({"argv": ["true"], "env": {"A=B": "x"}}, "cannot be the name"),
+        ({"argv": ["true"], "env": {"A": "x\0"}}, "NUL"),
+        ({"argv": ["true"], "base": {"": "x"}}, "cannot be the name"),
+        ({"argv": ["true"], "cwd": "relative"}, "absolute"),
+        ({"argv": ["true"], "deliver": "relative"}, "absolute"),
+        ({"argv": ["true"], "timeout": "long"}, "timeout must be"),
+        ({"argv": ["true"], "grace": -1}, "grace must be"),
+        ({"argv": ["true"], "cap": True}, "cap must be"),
+    ],
+)
+def test_an_order_without_sense_ends_at_once_with_the_reason(driver: Driver, order: dict, says: str) -> None:
+    driver.say({"order": 1, "task": 1, **order})
+    line = driver.exit_of(1)
+    assert (line["why"], line["code"]) == ("spawn", 126) and says in line["note"]
+    assert driver.run(9, "true")["code"] == 0
+
+
+def test_unknown_keys_are_ignored(driver: Driver) -> None:
+    assert driver.run(1, "true", colour="blue", epoch=3)["code"] == 0
+
+
+def test_an_older_drivers_commands_are_refused(driver: Driver) -> None:
+    def say(execution: int, epoch: str) -> int:
+        body = ndjson([{"order": execution, "task": 1, "argv": ["true"]}])
+        return driver.ask("POST", "/commands", body, {"Scitq-Epoch": epoch}).status
+
+    assert [say(1, "7"), say(2, "6"), say(3, "7"), say(4, "8"), say(5, "7"), say(6, "x")] == [
+        200,
+        409,
+        200,
+        200,
+        409,
+        400,
+    ]
+    assert driver.ask("GET", "/events?from=0", headers={"Scitq-Epoch": "7"}).status == 409
+    held = driver.held()
+    os.kill(held["pid"], signal.SIGKILL)
+    driver.close()
+    local.ensure(driver.root)
+    assert [say(7, "7"), say(8, "8")] == [409, 200]
+    driver.exit_of(8)
+    assert sorted(driver.exits) == ["1", "3", "4", "8"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        ("GET /nothing", 404),
+        ("GET /output/1/both", 404),
+        ("GET /output/1", 404),
+        ("GET /output/..%2f/out", 404),
+        ("GET /output/5/out", 404),
+        ("POST /events", 405),
+        ("GET /commands", 405),
+        ("DELETE /held", 405),
+        ("GET /events?from=x", 400),
+        ("GET /events?from=-1", 400),
+        ("GET /events?from=0&wait=nan", 400),
+        ("GET /output/5/out?from=1e3", 400),
+    ],
+)
+def test_what_is_not_there_is_refused_and_the_connection_goes_on(driver: Driver, request_: str, status: int) -> None:
+    method, path = request_.split(" ")
+    reply = driver.ask(method, path)
+    assert reply.status == status and reply.json()["error"]
+    assert driver.ask("GET", "/ping").status == 200
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET / HTTP/2\r\n\r\n", 400),
+        (b"GET /ping HTTP/1.1\r\nno colon\r\n\r\n", 400),
+        (b"POST /commands HTTP/1.1\r\nContent-Length: x\r\n\r\n", 400),
+        (b"POST /commands HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n", 413),
+        (b"POST /commands HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", 411),
+        (b"GET /ping HTTP/1.1\r\nX: " + b"x" * 40_000, 413),
+    ],
+)
+def test_what_is_no_request_ends_the_connection_with_the_reason(driver: Driver, data: bytes, status: int) -> None:
+    answer = raw(driver.root, data)
+    assert answer.startswith(b"HTTP/1.1 %d " % status) and b'{"error": ' in answer
+    assert driver.ask("GET", "/ping").status == 200
+
+
+def test_requests_may_follow_one_another_without_waiting(driver: Driver) -> None:
+    answer = raw(driver.root, b"GET /ping HTTP/1.1\r\n\r\n" * 3 + b"GET /held HTTP/1.1\r\nConnection: close\r\n\r\n")
+    assert answer.count(b"HTTP/1.1 200 OK") == 4 and answer.index(b'"held"') > answer.rindex(b'"stopping"')
+
+
+def test_a_body_in_small_pieces_is_one_body(driver: Driver) -> None:
+    with Http(driver.root) as other:
+        body = ndjson([{"order": 1, "task": 1, "script": "echo " + "x" * 200_000}])
+        head = b"POST /commands HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(body)
+        for start in range(0, len(head + body), 9_999):
+            other.sock.sendall((head + body)[start : start + 9_999])
+        assert other.receive().status == 200
+    assert driver.exit_of(1)["on"] == 200_001
+
+
+def test_held_and_stats_tell_the_facts(driver: Driver) -> None:
+    held = driver.held()
+    assert {
+        "journal",
+        "base",
+        "end",
+        "held",
+        "slots",
+        "version",
+        "pid",
+        "keeper",
+        "cpus",
+        "memory",
+        "python",
+        "host",
+    } <= set(held)
+    assert held["cpus"] >= 1 and held["memory"] > 1 << 20 and held["slots"] == 2
+    stats = driver.ask("GET", "/stats").json()
+    assert stats["disk_free"] > 0 and len(stats["load"]) == 3
+
+
+def test_everything_is_private_to_the_user(driver: Driver, root: Path) -> None:
+    driver.script(1, "touch $OUTPUT/f; exit 1")
+    for path in [root, *root.rglob("*")]:
+        mode = path.lstat().st_mode & 0o777
+        assert mode & 0o077 == 0 or path.name == "f", f"{path} {mode:o}"
+
+
+def test_diagnostics_are_json_free_of_orders(driver: Driver, root: Path) -> None:
+    driver.run(1, "true", env={"SECRET": "hunter2"})
+    assert "hunter2" not in (root / "agent.log").read_text()
+    assert json.loads((root / "agent.lock").read_text())["pid"] == driver.held()["pid"]
