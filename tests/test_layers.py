@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
+from scitq.remote.bundle import TRAVELS, build
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "scitq"
@@ -66,10 +66,7 @@ def test_what_travels_to_a_worker_imports_the_standard_library_and_itself() -> N
         f"{module.relative_to(ROOT)}:{line}: {name}"
         for module in sorted(AGENT.rglob("*.py"))
         for line, name in imports(module)
-        if name.split(".")[0] not in sys.stdlib_module_names
-        and not f"{name}.".startswith("scitq.remote.agent.")
-        # Inside the zipapp the folder is the package `agent`; its entry point says so.
-        and name.split(".")[0] != "agent"
+        if name.split(".")[0] not in sys.stdlib_module_names and not f"{name}.".startswith("scitq.remote.agent.")
     ]
 
     assert strangers == []
@@ -98,9 +95,8 @@ def test_each_dependency_is_imported_only_where_it_belongs() -> None:
     assert strangers == []
 
 
-@pytest.mark.parametrize("source", [MODULES], ids=["all modules"])
-def test_every_module_says_what_lives_in_it(source: list[Path]) -> None:
-    silent = [str(m.relative_to(ROOT)) for m in source if not ast.get_docstring(ast.parse(m.read_text("utf-8")))]
+def test_every_module_says_what_lives_in_it() -> None:
+    silent = [str(m.relative_to(ROOT)) for m in MODULES if not ast.get_docstring(ast.parse(m.read_text("utf-8")))]
 
     assert silent == []
 
@@ -117,23 +113,37 @@ def test_import_scitq_loads_nothing_heavy() -> None:
     assert (ended.stdout.strip(), ended.returncode) == ("[]", 0), ended.stderr
 
 
-def test_what_travels_compiles_with_the_oldest_python_here() -> None:
+def test_every_module_of_the_agent_travels() -> None:
+    assert sorted(TRAVELS) == [str(module.relative_to(ROOT)) for module in sorted(AGENT.rglob("*.py"))]
+
+
+def test_what_travels_loads_with_the_oldest_python_here(tmp_path: Path) -> None:
     """The type checker and the linter prove 3.10; a real 3.10 is asked too where there is one."""
-    oldest = next((path for path in map(shutil.which, ("python3.10", "python3.11")) if path and works(path)), None)
-    sources = [str(path) for path in sorted(AGENT.rglob("*.py"))]
-    code = f"import sys; print(sys.version); [compile(open(p, 'rb').read(), p, 'exec') for p in {sources!r}]"
+    bundle = tmp_path / "agent.pyz"
+    bundle.write_bytes(build())
+    names = [name.removesuffix(".py").replace("/", ".").removesuffix(".__init__") for name in TRAVELS]
+    code = (
+        f"import importlib, sys; sys.path.insert(0, {str(bundle)!r})\n"
+        f"for name in {names!r}:\n"
+        f"    assert importlib.import_module(name).__file__.startswith({str(bundle)!r})\n"
+        "print(sys.version)"
+    )
 
-    ended = run_python(oldest or sys.executable, code)
+    ended = run_python(python_3_10() or sys.executable, code, "-I")
 
-    print(ended.stdout.strip())
+    print("the agent loads with Python", ended.stdout.strip())
     assert ended.returncode == 0, ended.stderr
 
 
-def works(python: str) -> bool:
-    # A version manager's stub stands on PATH also for versions that are not switched on.
-    return run_python(python, "").returncode == 0
+def python_3_10() -> str | None:
+    """A Python 3.10 on PATH that runs; where that is only a version manager's stub, the one the stub stands for."""
+    stub = shutil.which("python3.10")
+    if stub is None:
+        return None
+    behind = sorted(map(str, Path(stub).parent.parent.glob("versions/3.10.*/bin/python3.10")))
+    return next((python for python in (stub, *behind) if run_python(python, "").returncode == 0), None)
 
 
-def run_python(python: str, code: str) -> subprocess.CompletedProcess[str]:
+def run_python(python: str, code: str, *options: str) -> subprocess.CompletedProcess[str]:
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
-    return subprocess.run([python, "-c", code], capture_output=True, text=True, env=environ)
+    return subprocess.run([python, *options, "-c", code], capture_output=True, text=True, env=environ)

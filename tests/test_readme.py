@@ -22,7 +22,7 @@ EXAMPLES = sorted((ROOT / "examples").glob("[0-9]*.py")) or [ROOT / "examples" /
 def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     """As a person would in a folder of their own, with the environment's programs on PATH."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environ = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
+    environ = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "TMPDIR": str(folder)}
     return subprocess.run(
         command, cwd=folder, env=environ, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL
     )
@@ -38,14 +38,14 @@ def test_python_block_of_the_readme_runs(block: str, tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
 
 
-def test_console_blocks_of_the_readme_name_only_what_exists() -> None:
+def test_console_blocks_of_the_readme_name_only_what_exists(tmp_path: Path) -> None:
     """Installing and testing are what .ci/run does; the scitq commands among them are asked for their help."""
     for command in COMMANDS:
         for part in command.split("&&"):
             words = shlex.split(part, comments=True)
             if words[0].endswith("scitq"):
                 subcommands = [word for word in words[1:] if re.fullmatch(r"[a-z]+", word)][:1]
-                ended = run([sys.executable, "-m", "scitq", *subcommands, "--help"], ROOT)
+                ended = run([sys.executable, "-m", "scitq", *subcommands, "--help"], tmp_path)
                 assert ended.returncode == 0, f"{part}: {ended.stderr}"
             for word in words:
                 if "/" in word and not word.startswith((".venv", "http", "https")):
