@@ -11,6 +11,7 @@ The public names below are loaded on first use, so that `import scitq` costs nex
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from scitq._version import VERSION as __version__
@@ -39,6 +40,8 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'scitq' has no attribute {name!r}")
+    if sys.platform not in ("linux", "darwin"):
+        raise ImportError("scitq runs on Linux and macOS; on Windows, install it inside WSL 2.")
     from importlib import import_module
 
     value = getattr(import_module(_HOMES[name]), name)
