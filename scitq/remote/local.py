@@ -17,6 +17,8 @@ from scitq.remote.agent.__main__ import FLAGS
 from scitq.remote.bundle import bundle
 
 DEADLINE_S = 10.0
+AGAIN_S = 1.0
+"""After this long without an agent that even holds its lock, another one is started."""
 STOP_S = 30.0
 
 
@@ -36,10 +38,16 @@ def ensure(folder: Path, *, linger: float = 60, command: Sequence[str] | None = 
             f"{place}: the folder of the local worker cannot be made: {error.strerror}", folder=place
         ) from error
     program = list(command) if command is not None else [sys.executable, *FLAGS, str(bundle()[0])]
-    _start(place, [*program, "agent", "--root", place, "--linger", f"{linger:g}"])
+    program += ["agent", "--root", place, "--linger", f"{linger:g}"]
+    _start(place, program)
     deadline, pause = time.monotonic() + DEADLINE_S, 0.002
+    again = time.monotonic() + AGAIN_S
     while not _answers(place):
-        if time.monotonic() > deadline:
+        now = time.monotonic()
+        if now > again and not root.is_locked(place, "agent.lock"):
+            _start(place, program)  # somebody killed it before it could listen
+            again = now + 2 * AGAIN_S
+        if now > deadline:
             raise AgentFailed(
                 f"The local worker's agent does not answer in {place}. Its log ends:\n{_log_end(place)}\n"
                 "Look whether the disk is full or the folder is on a network disk; then try again.",

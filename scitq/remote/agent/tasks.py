@@ -572,11 +572,11 @@ class Tasks:
         return {"state": "queued" if key in self.queue else "unknown"}
 
     def held(self) -> dict[str, Any]:
-        """All that is not over yet."""
+        """All that is not over yet, as of the offset `end`: whatever is over has its exit line before that."""
         states = dict.fromkeys(self.queue, "queued")
         states.update(dict.fromkeys(self.running, "running"))
         states.update(dict.fromkeys(self.owed, "collecting"))
-        ends = {"journal": self.journal.id, "base": self.journal.segments[0], "end": self.journal.end}
+        ends = {"journal": self.journal.id, "base": self.journal.segments[0], "end": self.journal.tail}
         return {"held": states, "slots": self.slots, **ends, "last_exit": self.last_exit, "acked": self.acked}
 
     def carried(self) -> list[str]:
