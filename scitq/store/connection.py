@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import logging
 import os
 import threading
@@ -19,16 +20,18 @@ from typing import TypeVar
 
 import apsw
 
-from scitq.errors import Closed, NotAStateFile, ScitqError, StateFileError, StateFileReadOnly
+from scitq.errors import BadInput, Closed, NotAStateFile, ScitqError, StateFileError, StateFileReadOnly
 from scitq.store import folders, forks, guard, migrate
 from scitq.store.bell import Bell, Listener
-from scitq.store.faults import explain
+from scitq.store.faults import busy, explain, full
 from scitq.store.locks import FileLock
 from scitq.store.migrate import Schema
 from scitq.store.transaction import Transactions
 from scitq.store.writer import BUSY_S, Writer
 
 T = TypeVar("T")
+OPEN_S = 30.0  # how long opening waits for another process's transaction, or for its migration
+
 log = logging.getLogger("scitq.store")
 
 # Before 3.51.3 two connections that write and checkpoint at the same instant can lose pages.
@@ -53,6 +56,7 @@ def connect(path: Path, *, read_only: bool) -> apsw.Connection:
     # temp_store: triggers use small temporary tables; in files' pagers they cost ten times more (reference/sqlite.md §4.8).
     for _ in db.execute(
         "PRAGMA foreign_keys=ON; PRAGMA recursive_triggers=ON; PRAGMA temp_store=MEMORY; PRAGMA synchronous=NORMAL;"
+        "PRAGMA fullfsync=ON;"  # macOS: a plain fsync leaves the data in the disk's cache
         + ("PRAGMA query_only=ON; PRAGMA cache_size=-2000" if read_only else "PRAGMA cache_size=-8000")
     ):
         pass
@@ -91,6 +95,8 @@ class Store:
 
         A file that a newer scitq wrote, and allows this one to read, opens with `read_only` True and refuses writes.
         """
+        if "\0" in str(path):
+            raise BadInput("A file name cannot contain a NUL byte.")
         store = cls(Path(os.path.realpath(Path(path).expanduser())), schema)
         try:
             store._open(create=create, read_only=read_only)
@@ -99,6 +105,8 @@ class Store:
             raise _unopened(store.path, error) from error
         except OSError as error:
             store.close()
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise full(store.path) from error
             raise StateFileReadOnly(f"{store.path} cannot be opened: {error}", path=store.path) from error
         except BaseException:
             store.close()
@@ -127,6 +135,13 @@ class Store:
                 self._readers = [ref for ref in self._readers if ref() is not None]
                 self._readers.append(weakref.ref(db))
             self._local.db = db
+        return db
+
+    def connect_to_copy(self) -> apsw.Connection:
+        """A connection of one's own for VACUUM INTO, which `query_only` forbids though it only reads; close it afterwards."""
+        self._refuse_if_dead()
+        db = connect(self.path, read_only=True)
+        db.pragma("query_only", False)
         return db
 
     def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
@@ -203,6 +218,8 @@ class Store:
         path = self.path
         if path.is_dir():
             raise NotAStateFile(f"{path} is a folder; name a file in it, such as {path / 'lab.scitq'}.", path=path)
+        if path.exists() and not path.is_file():
+            raise NotAStateFile(f"{path} is no ordinary file, so it cannot be a state file.", path=path)
         if not path.parent.is_dir():
             raise NotAStateFile(f"There is no folder {path.parent} for {path.name}. Make that folder first.", path=path)
         if (read_only or not create) and _is_empty(path):
@@ -218,6 +235,10 @@ class Store:
 
     def _open_to_read(self) -> None:
         self._begin_reading()
+        if migrate.is_blank(self.reader()):
+            raise NotAStateFile(
+                f"{self.path} is empty: no state file yet. Open it for writing to make it one.", path=self.path
+            )
         found = migrate.inspect(self.reader(), self.path, self.schema)
         if self.schema.version < found.min_reader:
             raise migrate.newer(self.path, found, self.schema)
@@ -242,7 +263,8 @@ class Store:
         self.side.mkdir(mode=0o700, exist_ok=True)
         self._lock = self.hold(FileLock(self.side / "write.lock"))
         self._bell = Bell(self.side / "bell")
-        self._lock.acquire()
+        if not self._lock.acquire_within(OPEN_S):
+            raise busy(path, self._lock.holder())
         try:
             if _is_empty(path):
                 _make_blank(path)

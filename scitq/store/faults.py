@@ -33,10 +33,7 @@ def explain(error: BaseException, path: Path) -> BaseException:
     code = getattr(error, "extendedresult", 0)
     base = code & 0xFF
     if base in _FULL or code in _FULL_EXTENDED:
-        return StateFileFull(
-            f"{path}: no space left to write (disk, quota or size limit). Nothing was changed. Free some space, then go on.",
-            path=path,
-        )
+        return full(path)
     if base in _DAMAGED:
         return StateFileDamaged(
             f"{path} is damaged ({error}). Stop what uses it, keep a copy, and run: scitq check. "
@@ -56,6 +53,15 @@ def explain(error: BaseException, path: Path) -> BaseException:
             f"{path}: the system refused to read or write it ({error}). Is its disk still there?", path=path
         )
     return error
+
+
+def full(path: Path) -> StateFileFull:
+    """Disk, quota or size limit: all the same to the user."""
+    return StateFileFull(
+        f"{path}: no space left to write (disk, quota or size limit). Nothing was changed. "
+        "Free some space, then go on.",
+        path=path,
+    )
 
 
 def moved(path: Path) -> StateFileMoved:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import time
 from pathlib import Path
 
 from scitq.errors import NotSupported
@@ -32,6 +33,15 @@ class FileLock:
     def acquire(self) -> None:
         """Wait in the kernel's queue: fair, where polling starves somebody for half a second."""
         fcntl.flock(self.fd, fcntl.LOCK_EX)
+
+    def acquire_within(self, limit_s: float) -> bool:
+        """Wait, but not for ever: for those who cannot be told apart from a hanging program while they wait."""
+        ends = time.monotonic() + limit_s
+        while not self.try_acquire():
+            if time.monotonic() >= ends:
+                return False
+            time.sleep(0.005)
+        return True
 
     def try_acquire(self) -> bool:
         try:

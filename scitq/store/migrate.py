@@ -54,8 +54,11 @@ def pragma(db: apsw.Connection, name: str) -> int:
 
 
 def is_blank(db: apsw.Connection) -> bool:
-    """True for a file of zero bytes: one to be made, or one whose making was interrupted."""
-    return pragma(db, "page_count") == 0
+    """True for a file without content: zero bytes, or the one page that an interrupted creation leaves."""
+    if pragma(db, "page_count") == 0:
+        return True
+    tables = sum(1 for _ in db.execute("SELECT 1 FROM sqlite_schema LIMIT 1"))
+    return not tables and not pragma(db, "application_id") and not pragma(db, "user_version")
 
 
 def inspect(db: apsw.Connection, path: Path, schema: Schema) -> Found:
@@ -91,16 +94,22 @@ def newer(path: Path, found: Found, schema: Schema) -> StateFileNewer:
 
 def create(db: apsw.Connection, path: Path, schema: Schema) -> None:
     """Fill a blank file, in one transaction of a rollback journal: after a crash it is blank or whole."""
+    # It can be set only before the first table is made, and that writes a page of its own.
     db.execute("PRAGMA auto_vacuum=INCREMENTAL")
     _upgrade(db, path, schema, expect=0)
 
 
 def migrate(db: apsw.Connection, path: Path, side: Path, schema: Schema, version: int) -> None:
     """Take an older file to this schema, after a backup."""
-    day = time.strftime("%Y%m%d-%H%M%S")
+    name = f"{path.stem}-v{version}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = side / "backups"
     folder.mkdir(mode=0o700, exist_ok=True)
-    copy_into(db, folder / f"{path.stem}-v{version}-{day}.scitq")
+    target = folder / f"{name}.scitq"
+    n = 1
+    while target.exists():  # another attempt in the same second
+        n += 1
+        target = folder / f"{name}-{n}.scitq"
+    copy_into(db, target)
     _upgrade(db, path, schema, expect=version)
 
 

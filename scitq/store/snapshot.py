@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import apsw
 
 from scitq.errors import BadInput
+from scitq.store.faults import explain
 
 if TYPE_CHECKING:
     from scitq.store.connection import Store
@@ -21,7 +23,13 @@ def backup(store: Store, target: Path) -> Path:
         raise BadInput(f"{target} is a folder; give the name of a file for the backup.", path=target)
     if not target.parent.is_dir():
         raise BadInput(f"{target.parent} does not exist; make that folder first.", path=target)
-    return copy_into(store.reader(), target)
+    db = store.connect_to_copy()
+    try:
+        return copy_into(db, target)
+    except apsw.Error as error:
+        raise explain(error, target) from error
+    finally:
+        db.close(True)
 
 
 def copy_into(db: apsw.Connection, target: Path) -> Path:
@@ -34,13 +42,27 @@ def copy_into(db: apsw.Connection, target: Path) -> Path:
         os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         db.execute("VACUUM INTO ?", (str(part),))
         _sync(part)
-        os.link(part, target)  # unlike rename, refuses a target that appeared meanwhile
+        _give_name(part, target)
     except FileExistsError:
         raise BadInput(f"{target} exists already; give another name.", path=target) from None
     finally:
         part.unlink(missing_ok=True)
-    _sync(target.parent)
+        part.with_name(part.name + "-journal").unlink(missing_ok=True)  # SQLite's, when the disk was full
+    with contextlib.suppress(OSError):  # some file systems cannot sync a folder
+        _sync(target.parent)
     return target
+
+
+def _give_name(part: Path, target: Path) -> None:
+    """As rename, but refuse a target that appeared meanwhile."""
+    try:
+        os.link(part, target)
+    except FileExistsError:
+        raise
+    except OSError:  # a disk without links, such as a USB stick's
+        if os.path.lexists(target):
+            raise FileExistsError(target) from None
+        os.rename(part, target)
 
 
 def _sync(path: Path) -> None:

@@ -20,13 +20,16 @@ from scitq.errors import (
     Closed,
     NotAStateFile,
     NotSupported,
+    StateFileBusy,
     StateFileDamaged,
     StateFileError,
     StateFileMoved,
     StateFileNewer,
     StateFileReadOnly,
 )
+from scitq.store import connection
 from scitq.store.connection import Store
+from scitq.store.locks import FileLock
 from scitq.store.migrate import Schema
 from tests.store.small import ROOT, SMALL, SMALL_2, add_author, base, bodies, integrity, put, run_child, start_child
 
@@ -245,6 +248,28 @@ def test_damage_found_later_says_what_to_do(state_file: Path) -> None:
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
     assert isinstance(refusal(tmp_path), NotAStateFile)
+
+
+def test_what_is_no_ordinary_file_is_refused_untouched(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe", 0o644)
+    for path in (tmp_path / "pipe", Path("/dev/null")):
+        before = mode(path)
+        with pytest.raises(NotAStateFile, match="no ordinary file"):
+            Store.open(path, SMALL)
+        assert mode(path) == before
+    with pytest.raises(BadInput):
+        Store.open("lab\0.scitq", SMALL)
+
+
+def test_a_stuck_process_makes_opening_fail_not_hang(state_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "OPEN_S", 0.2)
+    Store.open(state_file, SMALL).close()
+    lock = FileLock(Path(f"{state_file}.d/write.lock"))
+    lock.acquire()
+    with pytest.raises(StateFileBusy, match=f"process {os.getpid()}"):
+        Store.open(state_file, SMALL)
+    lock.close()
+    Store.open(state_file, SMALL).close()
 
 
 def test_a_missing_folder_is_refused_and_not_made(tmp_path: Path) -> None:
