@@ -146,6 +146,11 @@ class Driver:
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout_s)
 
+    def _changed(self) -> None:
+        """The file changed. The driver's own commits tell it nothing new."""
+        if threading.get_ident() != self._thread.ident:
+            self.wake()
+
     def wake(self) -> None:
         """Look at the file again."""
         with contextlib.suppress(BlockingIOError, OSError):
@@ -158,7 +163,7 @@ class Driver:
         unsubscribe: Callable[[], None] | None = None
         try:
             self._selector.register(self._wake_r, selectors.EVENT_READ, None)
-            unsubscribe = self._store.subscribe(self.wake)
+            unsubscribe = self._store.subscribe(self._changed)
             while not self._stop.is_set() and not self._lease.try_acquire():
                 self._wait(CANDIDATE_S)
             if not self._stop.is_set():
@@ -559,6 +564,7 @@ class Driver:
         if lost and stream in due and not self._arrived(execution, stream, due[stream]):
             detail = "its worker lost the log before all of it was here"
             self._store.write(lambda db: self._finish(db, execution, Outcome.LOST, Stage.COLLECT, detail))
+            self.wake()
         elif not executions.is_live(self._store.reader(), execution):
             # It was only followed, and what it wrote is in the file.
             self._part(execution, stream).unlink(missing_ok=True)
@@ -588,6 +594,7 @@ class Driver:
 
         if self._store.write(write):
             contact.forget.append(execution)
+            self.wake()  # what waited for this task may run
 
     def _finish(self, db: apsw.Connection, execution: ExecutionId, outcome: Outcome, stage: Stage, detail: str) -> None:
         self._lease.check(db)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NewType
+from typing import Any, NamedTuple, NewType
 
 from scitq.errors import BadInput
 from scitq.states import Outcome, Stage, TaskState
@@ -42,7 +42,9 @@ class Spec:
 
     def argv(self) -> list[str]:
         """The words to execute; only for tasks without `shell`."""
-        return self.command if isinstance(self.command, list) else shlex.split(self.command)
+        if isinstance(self.command, list):
+            return self.command
+        return shlex.split(self.command) if _needs_care(self.command) else self.command.split()
 
     def line(self) -> str:
         """The command on one line, for people."""
@@ -125,8 +127,7 @@ class PendingTask:
     priority: int
 
 
-@dataclass(frozen=True)
-class Assignment:
+class Assignment(NamedTuple):
     """Placement's decision: this task to that worker."""
 
     task: TaskId
@@ -150,7 +151,7 @@ def check_command(command: object, shell: object) -> tuple[str | list[str], str 
             raise BadInput("the command holds a NUL byte; no program can be given one.")
         if not command or command.isspace():
             raise BadInput("the command is empty.")
-        if shell is None and ("'" in command or '"' in command or "\\" in command):
+        if shell is None and _needs_care(command):
             try:
                 words = shlex.split(command)
             except ValueError as problem:
@@ -169,6 +170,11 @@ def check_command(command: object, shell: object) -> tuple[str | list[str], str 
             raise BadInput("the command is empty: its first word is the program to run.")
         return words, None
     raise BadInput(f"the command must be a string or a list of words, not {type(command).__name__}.")
+
+
+def _needs_care(command: str) -> bool:
+    """Whether splitting it takes more than looking for white space."""
+    return "'" in command or '"' in command or "\\" in command
 
 
 def _word(word: object) -> str:

@@ -14,7 +14,7 @@ LOCAL = "local"
 # Beyond this many staged executions a worker gains nothing, and the queue loses control of them (measured on a prototype).
 PREFETCH_LIMIT = 64
 # A worker must hold the work of one ring and one round trip of its link, so that its slots never wait for us.
-ROUND_S = 0.015
+ROUND_S = 0.05
 
 
 @dataclass(frozen=True)

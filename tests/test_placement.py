@@ -63,7 +63,8 @@ def test_no_worker_is_given_more_than_it_can_take_and_none_idles_beside_a_task(
 
 def test_prefetch_is_for_short_tasks_only() -> None:
     assert window(2, None, None) == 4
-    assert window(2, None, 0.001) == 2 + 30
+    assert window(2, None, 0.001) == 2 + 64
+    assert window(2, None, 0.02) == 2 + 5
     assert window(2, None, 3600.0) == 2
     assert window(2, 5, 3600.0) == 7
     assert window(64, None, 0.001) == 128

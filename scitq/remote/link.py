@@ -51,6 +51,7 @@ class Stream:
         self._sock = sock
         self._out: deque[memoryview] = deque()
         self._in = bytearray()
+        self._timeout_s = sock.gettimeout()
         self.waiting = 0  # requests whose answer has not come
 
     @classmethod
@@ -85,7 +86,7 @@ class Stream:
         Raises:
             LinkBroken: the connection ended.
         """
-        self._sock.setblocking(False)
+        self._block(0.0)
         try:
             while self._out:
                 sent = self._sock.send(self._out[0])
@@ -106,11 +107,12 @@ class Stream:
             LinkBroken: the connection ended.
             BadAnswer: what came is not HTTP.
         """
-        self._sock.setblocking(False)
+        self._block(0.0)
         try:
-            while True:
-                if not self._receive():
-                    raise LinkBroken("the agent closed the connection.")
+            while (count := self._receive()) == _READ_BYTES:
+                pass
+            if not count:
+                raise LinkBroken("the agent closed the connection.")
         except BlockingIOError:
             pass
         except OSError as problem:
@@ -128,7 +130,7 @@ class Stream:
             BadAnswer: what came is not HTTP.
         """
         self.queue(method, target, body, headers)
-        self._sock.settimeout(timeout_s)
+        self._block(timeout_s)
         try:
             while self._out:
                 self._sock.sendall(self._out.popleft())
@@ -139,10 +141,15 @@ class Stream:
             raise LinkBroken(f"no answer from the agent: {problem.strerror or problem}.") from problem
         return answer
 
-    def _receive(self) -> bool:
+    def _block(self, timeout_s: float) -> None:
+        if timeout_s != self._timeout_s:  # mostly it is: a system call saved at each turn
+            self._sock.settimeout(timeout_s)
+            self._timeout_s = timeout_s
+
+    def _receive(self) -> int:
         piece = self._sock.recv(_READ_BYTES)
         self._in += piece
-        return bool(piece)
+        return len(piece)
 
     def _parse(self) -> Answer | None:
         end = self._in.find(b"\r\n\r\n")

@@ -59,25 +59,23 @@ class Exit:
 def begin(db: apsw.Connection, now_ms: int, assignments: Sequence[Assignment]) -> list[Order]:
     """Write placement's decisions down: one live execution each. A task that is not pending any more is passed over."""
     orders = []
-    for assignment in assignments:
-        row = query.row(
-            db, f"select spec, context from task where id = ? and state = {int(TaskState.PENDING)}", (assignment.task,)
-        )
-        if row is None:
-            continue
-        execution = query.one(
+    for task, worker in assignments:
+        found = query.row(
             db,
-            """insert into execution(task, worker, attempt, assigned)
-            values (?1, ?2, 1 + (select count(*) from execution where task = ?1), ?3) returning id""",
-            (assignment.task, assignment.worker, now_ms),
-        )[0]
-        db.execute(
-            "update task set state = ?, execution = ?, changed = ?, reason = null where id = ?",
-            (int(TaskState.ASSIGNED), execution, now_ms, assignment.task),
+            f"""insert into execution(task, worker, attempt, assigned)
+            select id, ?2, 1 + (select count(*) from execution where task = ?1), ?3 from task
+            where id = ?1 and state = {int(TaskState.PENDING)} returning id""",
+            (task, worker, now_ms),
         )
-        orders.append(
-            Order(ExecutionId(execution), assignment.task, WorkerId(assignment.worker), tasks.spec_of(row[0]), row[1])
+        if found is None:
+            continue
+        spec, context = query.one(
+            db,
+            f"""update task set state = {int(TaskState.ASSIGNED)}, execution = ?, changed = ?, reason = null where id = ?
+            returning spec, context""",
+            (found[0], now_ms, task),
         )
+        orders.append(Order(ExecutionId(found[0]), task, WorkerId(worker), tasks.spec_of(spec), context))
     return orders
 
 
@@ -136,34 +134,28 @@ def exited(db: apsw.Connection, now_ms: int, end: Exit) -> bool:
 
     An end is never recorded before every byte that it announces is here (DESIGN.md §7).
     """
-    row = query.row(db, "select task, stop_wanted from execution where id = ? and ended is null", (end.execution,))
-    if row is None:
-        return False
-    outcome, stage, detail = _outcome(end.why, end.code, end.note, stop_wanted=bool(row[1]))
-    log_due = False
-    for stream, content, size, cut in (
-        (logs.OUT, end.output, end.output_size, end.output_cut),
-        (logs.ERR, end.error, end.error_size, end.error_cut),
-    ):
-        if content is None:
-            log_due = True
-            logs.point(db, end.execution, stream, size, cut)
-        elif content:
-            logs.keep(db, end.execution, stream, content, size, cut)
-    facts = (
-        end.code, end.signal, end.why, detail, end.run_s, end.cpu_s, end.peak_memory_bytes,
-        end.output_size, end.error_size, int(log_due), int(end.collecting),
-        now_ms - int(1000 * (end.run_s or 0)), end.execution,
-    )  # fmt: skip
-    db.execute(
+    log_due = end.output is None or end.error is None
+    found = query.row(
+        db,
         """update execution set exit_code = ?, signal = ?, why = ?, detail = ?, run_s = ?, cpu_s = ?, peak_memory = ?,
-        out_size = ?, err_size = ?, log_due = ?, collect_due = ?, started = coalesce(started, ?) where id = ?""",
-        facts,
-    )
-    if log_due or end.collecting:
-        db.execute(f"update task set state = {int(TaskState.COLLECTING)}, changed = ? where id = ?", (now_ms, row[0]))
+        log_due = ?, collect_due = ?, started = coalesce(started, ?) where id = ? and ended is null
+        returning task, stop_wanted""",
+        (
+            end.code, end.signal, end.why, end.note, end.run_s, end.cpu_s, end.peak_memory_bytes,
+            log_due, end.collecting, now_ms - int(1000 * (end.run_s or 0)), end.execution,
+        ),
+    )  # fmt: skip
+    if found is None:
         return False
-    finish(db, now_ms, end.execution, outcome, stage, detail)
+    task, stop_wanted = found
+    if end.output is None or end.output:
+        logs.keep(db, end.execution, logs.OUT, end.output, end.output_size, end.output_cut)
+    if end.error is None or end.error:
+        logs.keep(db, end.execution, logs.ERR, end.error, end.error_size, end.error_cut)
+    if log_due or end.collecting:
+        db.execute(f"update task set state = {int(TaskState.COLLECTING)}, changed = ? where id = ?", (now_ms, task))
+        return False
+    finish(db, now_ms, end.execution, *_outcome(end.why, end.code, end.note, stop_wanted=bool(stop_wanted)))
     return True
 
 
@@ -221,33 +213,30 @@ def finish(
     db: apsw.Connection, now_ms: int, execution: ExecutionId, outcome: Outcome, stage: Stage | None, detail: str | None
 ) -> None:
     """End a live execution and its task's part in it, with every consequence: retry, release or block dependents."""
-    row = query.row(
+    found = query.row(
         db,
-        """select task.id, task.spec, task.tries, stop_wanted from execution join task on task.id = execution.task
-        where execution.id = ? and ended is null""",
-        (execution,),
-    )
-    if row is None:
-        return
-    task, spec_text, tries, stop_wanted = row
-    db.execute(
-        "update execution set ended = ?, outcome = ?, stage = ?, detail = ?, log_due = 0, collect_due = 0 where id = ?",
+        """update execution set ended = ?, outcome = ?, stage = ?, detail = ?, log_due = 0, collect_due = 0
+        where id = ? and ended is null returning task, stop_wanted""",
         (now_ms, int(outcome), None if stage is None else int(stage), detail, execution),
     )
+    if found is None:
+        return
+    task, stop_wanted = found
     if outcome is Outcome.SUCCEEDED:
         db.execute(
             f"update task set state = {int(TaskState.SUCCEEDED)}, execution = null, changed = ?, reason = null where id = ?",
             (now_ms, task),
         )
         return
+    spec_text, tries = query.one(db, "select spec, tries from task where id = ?", (task,))
     verdict = judge(outcome, tasks.spec_of(spec_text), tries, stop_wanted=bool(stop_wanted))
     if verdict.state is TaskState.PENDING:
         due = now_ms + int(verdict.delay_s * 1000) if verdict.delay_s else None
         tasks.requeue(db, now_ms, task, not_before_ms=due, tries=verdict.tries, reason=None)
         return
     db.execute(
-        "update task set state = ?, execution = null, changed = ?, tries = ?, reason = ? where id = ?",
-        (int(verdict.state), now_ms, verdict.tries, None, task),
+        "update task set state = ?, execution = null, changed = ?, tries = ?, reason = null where id = ?",
+        (int(verdict.state), now_ms, verdict.tries, task),
     )
     tasks.block_dependents(db, now_ms, task)
 

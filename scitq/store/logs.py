@@ -43,14 +43,9 @@ def parts(side: Path, execution: int | None = None, stream: int | None = None) -
     return sorted((side / "logs").glob(f"{which}.*.part"), key=lambda path: int(path.suffixes[-2][1:]))
 
 
-def keep(db: apsw.Connection, execution: ExecutionId, stream: int, content: bytes, size: int, cut: bool) -> None:
-    """Store a small stream."""
-    db.execute("insert or replace into log values (?, ?, ?, ?)", (2 * execution + stream, size, int(cut), content))
-
-
-def point(db: apsw.Connection, execution: ExecutionId, stream: int, size: int, cut: bool) -> None:
-    """Record that a stream is (or, while `log_due`, will be) in its file."""
-    db.execute("insert or replace into log values (?, ?, ?, null)", (2 * execution + stream, size, int(cut)))
+def keep(db: apsw.Connection, execution: ExecutionId, stream: int, content: bytes | None, size: int, cut: bool) -> None:
+    """Store a small stream; content None records that it is, or while `log_due` will be, in its file."""
+    db.execute("insert or replace into log values (?, ?, ?, ?)", (2 * execution + stream, size, cut, content))
 
 
 def get(db: apsw.Connection, execution: ExecutionId, stream: int) -> Log | None:

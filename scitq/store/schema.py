@@ -84,7 +84,7 @@ create table execution(
   assigned integer not null, started integer, ended integer,
   outcome integer, stage integer, exit_code integer, signal integer, why text, detail text,
   run_s real, cpu_s real, peak_memory integer,
-  stop_wanted integer not null default 0, out_size integer, err_size integer,
+  stop_wanted integer not null default 0,
   log_due integer not null default 0, collect_due integer not null default 0,
   spec text, check((ended is null) = (outcome is null))) strict;
 -- At most one execution of a task is live.
