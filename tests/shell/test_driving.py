@@ -1,0 +1,173 @@
+"""`scitq up` and `scitq down`: driving in a terminal, left behind, and stopping with what runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import time
+
+import pytest
+
+import scitq
+from tests.shell.conftest import Lab
+from tests.shell.tmux import Terminal
+
+
+def queue(lab: Lab, *scripts: str) -> None:
+    with scitq.open(lab.folder / "lab.scitq", drive=False) as engine:
+        for script in scripts:
+            engine.submit(script, shell=True)
+
+
+def states(lab: Lab) -> list[str]:
+    return [task["status"] for task in lab.json("task", "list")]
+
+
+def test_until_done_runs_all_and_tells_how_it_went(lab: Lab) -> None:
+    queue(lab, "true", "true")
+    good = lab.scitq("up", "--until-done")
+    queue(lab, "false")
+    bad = lab.scitq("up", "--until-done", code=1)
+
+    assert b"Everything is done: 2 succeeded." in good.stderr
+    assert b"Nothing more can be done: 2 succeeded, 1 failed." in bad.stderr
+
+
+def test_driver_left_behind_drives_until_it_is_asked_to_stop(lab: Lab) -> None:
+    queue(lab, "echo one")
+    started = lab.json("up", "--detach")
+    log = lab.folder / "lab.scitq.d" / "driver.log"
+
+    assert started["started"] and os.getsid(started["pid"]) == started["pid"]
+    assert stat.S_IMODE(log.stat().st_mode) == 0o600
+    again = lab.json("up", "--detach")
+    assert (again["started"], again["pid"]) == (False, started["pid"])
+    assert f"pid {started['pid']}" in lab.out("status")
+    lab.scitq("task", "output", "-f", "1")
+    assert states(lab) == ["succeeded"]
+
+    down = lab.json("down")
+    assert down["stopped"] == started["pid"] and down["driver"] is None
+    assert "nobody drives" in lab.out("status")
+    assert "stopped by scitq down" in log.read_text(encoding="utf-8")
+
+
+def test_down_without_a_driver_says_so(lab: Lab) -> None:
+    queue(lab, "sleep 60")
+
+    assert lab.out("down") == "Nobody drives lab.scitq. 1 task stays queued. To go on: scitq up\n"
+
+
+def test_down_leaves_what_runs_and_up_brings_it_home(lab: Lab) -> None:
+    queue(lab, "while ! test -e go; do sleep 0.05; done; echo home")
+    lab.scitq("up", "--detach")
+    wait_for_state(lab, "running")
+    down = lab.out("down")
+    (lab.folder / "go").touch()
+    up = lab.scitq("up", "--until-done")
+
+    assert "1 task goes on at the workers" in down
+    assert b"1 task came home (1 succeeded, 0 failed)" in up.stderr
+    assert lab.out("task", "output", "1") == "home\n"
+
+
+def test_down_wait_lets_what_runs_end_and_starts_nothing_more(lab: Lab) -> None:
+    queue(lab, *["sleep 1"] * 8)
+    lab.scitq("up", "--detach")
+    wait_for_state(lab, "running")
+    lab.scitq("down", "--wait")
+
+    found = states(lab)
+    assert set(found) == {"succeeded", "pending"}
+    assert lab.json("worker", "list")[0]["state"] == "ready"
+
+
+def test_down_cancel_cancels_what_runs_only(lab: Lab) -> None:
+    queue(lab, *["sleep 60"] * 40)
+    lab.scitq("up", "--detach")
+    wait_for_state(lab, "running")
+    lab.scitq("down", "--cancel")
+
+    found = states(lab)
+    assert set(found) == {"cancelled", "pending"}
+    assert found.count("pending") > 20
+
+
+def test_down_stops_an_up_in_a_terminal(lab: Lab) -> None:
+    child = lab.start("-f", "lab.scitq", "up")
+    assert child.stderr is not None
+    while b"Driving" not in child.stderr.readline():
+        pass
+    lab.scitq("down")
+
+    _, errors = child.communicate(timeout=30)
+    assert child.returncode == 0
+    assert b"stopped by scitq down" in errors
+
+
+def test_up_ends_in_order_when_asked_to(lab: Lab) -> None:
+    child = lab.start("-f", "lab.scitq", "up")
+    assert child.stderr is not None
+    while b"Driving" not in child.stderr.readline():
+        pass
+    child.send_signal(signal.SIGTERM)
+
+    _, errors = child.communicate(timeout=30)
+    assert child.returncode == 0
+    assert b"Asked to end." in errors
+
+
+# --- in a terminal --------------------------------------------------------------------------------------------------------------
+
+
+def test_up_shows_where_it_is_and_ctrl_c_leaves_the_rest(terminal: Terminal, lab: Lab) -> None:
+    queue(lab, *["sleep 60"] * 40)
+    terminal.type("scitq up; echo code $?")
+    terminal.wait_for(r"^lab\.scitq · .*[1-9] running")
+    terminal.press("C-c")
+    screen = terminal.wait_for("^code 130$")
+
+    assert "stay queued" in screen and "To go on: scitq up" in screen
+    assert {"running", "pending"} <= set(states(lab))
+
+
+def test_up_and_ctrl_c_twice_cancels_all_of_it(terminal: Terminal, lab: Lab) -> None:
+    queue(lab, *["sleep 60"] * 5)
+    lab.scitq("launch", "-R", "1", "true")
+    terminal.type("scitq up; echo code $?")
+    terminal.wait_for(r"^lab\.scitq · .*[1-9] running")
+    terminal.press("C-c")
+    terminal.wait_for("Ctrl-C again")
+    terminal.press("C-c")
+    terminal.wait_for("^code 130$")
+
+    assert states(lab) == ["cancelled"] * 6
+
+
+def test_up_says_that_it_is_driven_already(terminal: Terminal, lab: Lab) -> None:
+    terminal.type("scitq -f lab.scitq up --detach")
+    terminal.wait_for("driven by pid")
+    terminal.type("scitq up")
+    terminal.wait_for("is driven already")
+
+
+def wait_for_state(lab: Lab, state: str) -> None:
+    """Until some task is in this state."""
+    deadline = time.monotonic() + 20
+    with scitq.open(lab.folder / "lab.scitq", drive=False) as engine:
+        while not engine.tasks(status=state):
+            assert time.monotonic() < deadline, engine.counts()
+            time.sleep(0.02)
+
+
+@pytest.mark.parametrize("flag", ["--wait", "--cancel"])
+def test_down_works_when_nobody_drives(lab: Lab, flag: str) -> None:
+    child = lab.start("-f", "lab.scitq", "run", "--shell", "echo begun; sleep 2")
+    assert child.stdout is not None and child.stdout.readline() == b"begun\n"
+    child.send_signal(signal.SIGTERM)
+    child.communicate(timeout=30)
+
+    lab.scitq("down", flag)
+
+    assert states(lab) == ["succeeded" if flag == "--wait" else "cancelled"]

@@ -1,0 +1,131 @@
+"""`status`, `worker`, `batch`, `journal`, `check`, `backup`."""
+
+from __future__ import annotations
+
+import re
+import signal
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+import scitq
+from tests.shell.conftest import Lab
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three equal failures, one success, one blocked, one pending."""
+    lab = Lab(tmp_path_factory.mktemp("ended"))
+    with scitq.open(lab.folder / "lab.scitq", drive=False) as engine:
+        bad = engine.submit_many([["false"]] * 3, batch="align")
+        engine.submit(["true"], name="fine")
+        engine.submit(["true"], requires=bad)
+    lab.scitq("up", "--until-done", code=1)
+    lab.scitq("launch", "true")
+    lab.clean_up()
+    return lab.folder
+
+
+@pytest.fixture
+def busy(lab: Lab, ended: Path) -> Lab:
+    """A lab with those."""
+    return lab.copy(ended)
+
+
+def test_status_says_who_drives_what_runs_and_what_needs_you(busy: Lab) -> None:
+    first, *others = busy.out("status").splitlines()
+
+    assert re.fullmatch(
+        r"lab\.scitq · nobody drives · 1 worker · 1 pending, 1 succeeded, 3 failed, 1 blocked · 4/min", first
+    )
+    assert re.match(
+        r"2 notices: task [123] 'false' failed \(exit 1\) \(3 equal failures\)\. scitq task show [123]", others[0]
+    )
+    assert "1 task is blocked" in others[1]
+    assert others[-1] == "To go on: scitq up"
+
+
+def test_status_as_data(busy: Lab) -> None:
+    found = busy.json("status")
+
+    assert found["driver"] is None
+    assert found["counts"]["failed"] == 3 and found["counts"]["running"] == 0
+    assert found["notices"][0]["equal"] == 3
+    assert found["workers"][0]["name"] == "local"
+
+
+def test_commands_that_are_suggested_work_from_where_one_is(busy: Lab) -> None:
+    elsewhere = busy.scitq("-f", str(busy.folder / "lab.scitq"), "status", cwd="/").stdout.decode()
+
+    assert f"scitq -f {busy.folder}/lab.scitq up" in elsewhere or "lab.scitq up" in elsewhere.splitlines()[-1]
+
+
+def test_worker_list_and_update(busy: Lab) -> None:
+    assert busy.json("worker", "list")[0]["python"]
+    said = busy.scitq("worker", "update", "local", "-C", "7", "-p", "3")
+    assert b"local runs 7 tasks at once" in said.stdout
+    found = busy.json("worker", "list")[0]
+    assert (found["concurrency"], found["prefetch"]) == (7, 3)
+    busy.scitq("worker", "update", "-n", "local", "-p", "auto")
+    assert busy.json("worker", "list")[0]["prefetch"] == "auto"
+
+    assert b"no worker 'nope'" in busy.scitq("worker", "update", "nope", "-C", "1", code=1).stderr
+    assert b"a number or auto" in busy.scitq("worker", "update", "local", "-p", "many", code=2).stderr
+    assert b"nothing to change" in busy.scitq("worker", "update", "local", code=2).stderr
+
+
+def test_batches(busy: Lab) -> None:
+    found = {row["batch"]: row for row in busy.json("batch", "list")}
+
+    assert (found["align"]["tasks"], found["align"]["failed"]) == (3, 3)
+    assert (found["default"]["succeeded"], found["default"]["queued"], found["default"]["blocked"]) == (1, 1, 1)
+    assert busy.out("batch", "list").splitlines()[0].split()[0] == "batch"
+
+
+def test_journal(busy: Lab) -> None:
+    entries = busy.json("journal", "--since", "0")
+
+    assert [entry["id"] for entry in entries] == list(range(1, len(entries) + 1))
+    assert any(entry["to"] == "succeeded" and "fine" in entry["what"] for entry in entries)
+    assert len(busy.json("journal", "-n", "3")) == 3
+    assert busy.json("journal", "-n", "3")[-1] == entries[-1]
+
+
+def test_journal_follows(lab: Lab) -> None:
+    lab.scitq("-f", "lab.scitq", "launch", "true")
+    child = lab.start("journal", "-f", "-n", "0")
+    again = lab.start("--json", "journal", "-f", "--since", "0")
+    assert again.stdout is not None and b"submitted" in again.stdout.readline()
+    lab.scitq("launch", "-n", "second", "true")
+    assert child.stdout is not None
+    # Whether it had begun to look before the task came is not known; both tell of the next one.
+    assert b"second" in again.stdout.readline()
+    for process in (child, again):
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+        assert (process.returncode, errors) == (130, b"")
+
+
+def test_check_finds_nothing_in_a_sound_file(busy: Lab) -> None:
+    assert "lab.scitq is sound: 6 tasks" in busy.out("check")
+    assert busy.json("check")["problems"] == []
+
+
+def test_check_of_a_broken_file_ends_badly(busy: Lab) -> None:
+    db = sqlite3.connect(busy.folder / "lab.scitq")
+    db.execute("update counter set n = n + 1")
+    db.commit()
+    db.close()
+
+    assert busy.scitq("check", code=1).stdout
+    assert busy.json("check", code=1)["problems"]
+
+
+def test_backup_is_whole_and_overwrites_nothing(busy: Lab) -> None:
+    said = busy.out("backup", "copy.bak")
+    again = busy.scitq("backup", "copy.bak", code=1)
+
+    assert "copy.bak" in said
+    assert b"exists already" in again.stderr
+    assert len(busy.json("-f", "copy.bak", "task", "list")) == 6

@@ -1,0 +1,215 @@
+"""`scitq run` and `scitq launch`: the command line becomes a task, and the task's output and exit code become ours."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.shell.conftest import Lab
+from tests.shell.tmux import Terminal
+
+
+def test_output_is_exact_and_goes_where_it_went(lab: Lab) -> None:
+    script = (
+        "import sys; sys.stdout.buffer.write(bytes(range(256)) * 300); sys.stderr.buffer.write(b'\\xff\\x1b[2J no end')"
+    )
+
+    ended = lab.scitq("run", sys.executable, "-c", script)
+
+    assert ended.stdout == bytes(range(256)) * 300
+    assert ended.stderr.endswith(b"\xff\x1b[2J no end")
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["true"], 0),
+        (["--shell", "exit 3"], 3),
+        (["--shell", "kill -9 $$"], 137),
+        (["--shell", "kill -TERM $$"], 143),
+        (["no-such-program-anywhere"], 127),
+        (["--run-timeout", "0.3", "sleep", "60"], 143),
+        (["--retry", "1", "--shell", "test -e seen || { touch seen; exit 9; }"], 0),
+    ],
+)
+def test_exit_code_is_the_tasks(lab: Lab, words: list[str], code: int) -> None:
+    lab.scitq("run", *words, code=code)
+
+
+def test_failure_that_its_own_output_cannot_tell_is_said(lab: Lab) -> None:
+    missing = lab.scitq("run", "no-such-program-anywhere", code=127).stderr.decode()
+    failing = lab.scitq("run", "false", code=1).stderr.decode()
+
+    assert "no-such-program-anywhere" in missing and "not found" in missing
+    assert failing == ""
+
+
+def test_command_is_split_once_or_not_at_all(lab: Lab) -> None:
+    assert lab.out("run", "printf '[%s]' 'a b' c") == "[a b][c]"
+    assert lab.out("run", "printf", "[%s]", "a b", "c;d") == "[a b][c;d]"
+    assert lab.out("run", "--", "echo", "-n", "--json") == "--json"
+    assert lab.out("run", "echo", "--name", "x") == "--name x\n"
+
+
+def test_shell_may_stand_alone_or_name_one(lab: Lab) -> None:
+    assert lab.out("run", "--shell", "echo one two | wc -w").strip() == "2"
+    assert lab.out("run", "--shell=bash", "echo ${BASH_VERSION:+yes}") == "yes\n"
+    assert lab.out("run", "--shell", "bash", "echo ${BASH_VERSION:+yes}") == "yes\n"
+    assert "one quoted word" in lab.scitq("run", "--shell", "echo", "a", code=2).stderr.decode()
+
+
+def test_pipe_without_a_shell_is_pointed_out(lab: Lab) -> None:
+    ended = lab.scitq("run", "echo a | wc -l")
+
+    assert ended.stdout == b"a | wc -l\n"
+    assert b"--shell" in ended.stderr
+
+
+def test_environment_comes_from_options_only(lab: Lab) -> None:
+    words = ["run", "-e", "A=1=2", "-e", "HERE", "--shell", 'echo "$A $HERE $ELSEWHERE"']
+
+    assert lab.scitq(*words, env={"HERE": "here", "ELSEWHERE": "no"}).stdout == b"1=2 here \n"
+    assert "no such variable" in lab.scitq("run", "-e", "NOWHERE_AT_ALL", "true", code=1).stderr.decode()
+
+
+def test_words_that_are_no_text_arrive_as_they_are(lab: Lab) -> None:
+    words = [*map(str.encode, [sys.executable, "-m", "scitq", "run", "printf", "%s"]), b"caf\xe9 \n'\""]
+    ended = subprocess.run(words, cwd=lab.folder, env=lab.environ, capture_output=True, timeout=60)
+
+    assert ended.stdout == b"caf\xe9 \n'\""
+
+
+def test_json_has_output_and_end(lab: Lab) -> None:
+    found = lab.json("run", "--shell", "echo out; echo err >&2; exit 4", code=4)
+
+    assert (found["stdout"], found["stderr"], found["exit_code"], found["status"]) == ("out\n", "err\n", 4, "failed")
+    assert found["created"].endswith("Z")
+
+
+def test_task_runs_where_the_command_was_typed(lab: Lab) -> None:
+    (lab.folder / "below").mkdir()
+    lab.scitq("-f", "lab.scitq", "launch", "true")
+
+    assert lab.scitq("run", "pwd", cwd=lab.folder / "below").stdout.decode() == f"{lab.folder / 'below'}\n"
+
+
+def test_reader_that_leaves_does_not_end_the_task(lab: Lab) -> None:
+    """What is written after the reader has gone is not lost: the task goes on, and that is said."""
+    script = "echo first; while ! test -e go; do sleep 0.05; done; seq 100000; touch done; sleep 60"
+    pipe = f"{sys.executable} -m scitq -f lab.scitq run --shell '{script}' | {{ head -n 1; touch go; }}"
+
+    ended = subprocess.run(["sh", "-c", pipe], cwd=lab.folder, env=lab.environ, capture_output=True, timeout=60)
+
+    assert ended.stdout == b"first\n"
+    assert b"goes on" in ended.stderr and b"Traceback" not in ended.stderr
+    assert lab.json("task", "show", "1")["status"] == "running"
+
+
+def test_end_of_the_driver_elsewhere_is_noticed(lab: Lab) -> None:
+    child = lab.start("-f", "lab.scitq", "run", "--shell", "echo begun; sleep 60")
+    assert child.stdout is not None and child.stdout.readline() == b"begun\n"
+
+    lab.scitq("down")
+    _, errors = child.communicate(timeout=30)
+
+    assert child.returncode == 1
+    assert b"goes on" in errors
+
+
+def test_ending_it_leaves_the_task(lab: Lab) -> None:
+    child = lab.start("-f", "lab.scitq", "run", "--shell", "echo begun; sleep 60")
+    assert child.stdout is not None and child.stdout.readline() == b"begun\n"
+
+    child.send_signal(signal.SIGTERM)
+    _, errors = child.communicate(timeout=30)
+
+    assert child.returncode == 143
+    assert b"scitq up" in errors
+    assert lab.json("task", "show", "1")["status"] == "running"
+
+
+# --- in a terminal --------------------------------------------------------------------------------------------------------------
+
+
+def test_output_without_end_of_line_is_live(terminal: Terminal) -> None:
+    terminal.type("scitq -f lab.scitq run --shell 'printf half; while ! test -e go; do sleep 0.05; done; echo way'")
+    terminal.wait_for("^half$")
+    Path("go").touch()
+    terminal.wait_for("^halfway$")
+
+
+def test_ctrl_c_once_leaves_the_task_running(terminal: Terminal, lab: Lab) -> None:
+    terminal.type("scitq -f lab.scitq run --shell 'printf begun; sleep 60'; echo code $?")
+    terminal.wait_for("^begun$")
+    terminal.press("C-c")
+    screen = terminal.wait_for("^code 130$")
+
+    assert "goes on" in screen and "scitq task output -f 1" in screen and "scitq up" in screen
+    assert lab.json("task", "show", "1")["status"] == "running"
+
+
+def test_ctrl_c_twice_cancels_the_task(terminal: Terminal, lab: Lab) -> None:
+    terminal.type("scitq -f lab.scitq run --shell 'printf begun; sleep 60'; echo code $?")
+    terminal.wait_for("^begun$")
+    terminal.press("C-c")
+    terminal.wait_for("Ctrl-C again")
+    terminal.press("C-c")
+    terminal.wait_for("^code 130$")
+
+    assert lab.json("task", "show", "1")["status"] == "cancelled"
+
+
+# --- launch ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_launch_prints_the_number_and_returns(lab: Lab) -> None:
+    ended = lab.scitq(
+        "-f", "lab.scitq", "launch", "-n", "a b", "-b", "x", "--retry", "2", "--priority", "3", "sleep", "60"
+    )
+
+    assert ended.stdout == b"1\n"
+    assert b"Nobody drives lab.scitq: scitq up" in ended.stderr
+    found = lab.json("task", "show", "a b")
+    assert (found["status"], found["batch"], found["retry"], found["priority"]) == ("pending", "x", 2, 3)
+
+
+def test_launch_requires_by_number_and_by_name(lab: Lab) -> None:
+    for name in ("one", "two", "three"):
+        lab.scitq("-f", "lab.scitq", "launch", "-n", name, "true")
+    lab.scitq("launch", "-R", "1, two", "-R", "three", "true")
+    lab.scitq("launch", "-R", "1 2", "true")
+
+    assert [parent["id"] for parent in lab.json("task", "show", "4")["requires"]] == [1, 2, 3]
+    assert [parent["id"] for parent in lab.json("task", "show", "5")["requires"]] == [1, 2]
+    assert "no task is named 'four'" in lab.scitq("launch", "-R", "four", "true", code=1).stderr.decode()
+
+
+@pytest.mark.parametrize(
+    "option",
+    [["-i", "x.fq"], ["-r", "db"], ["-o", "out"], ["-d", "alpine"], ["-d", "alpine", "-O", "-it"], ["-u", "1000"], ["-g", "1000"],
+     ["--use-cache"], ["--download-timeout", "5"]],
+)  # fmt: skip
+def test_letters_of_later_stages_are_refused_not_ignored(lab: Lab, option: list[str]) -> None:
+    ended = lab.scitq("-f", "lab.scitq", "launch", *option, "true", code=1)
+
+    assert b"Nothing was queued" in ended.stderr
+    assert lab.json("task", "list") == []
+
+
+def test_launch_rehearses(lab: Lab) -> None:
+    found = lab.json("-f", "lab.scitq", "launch", "-t", "-n", "x", "echo a b")
+
+    assert (found["name"], found["command"]) == ("x", "echo a b")
+    assert lab.json("task", "list") == []
+
+
+def test_launch_drives_when_asked(lab: Lab) -> None:
+    ended = lab.scitq("-f", "lab.scitq", "launch", "--drive", "--shell", "exit 5", code=5)
+
+    assert ended.stdout == b"1\n"
+    assert json.loads(lab.scitq("--json", "task", "show", "1").stdout)["status"] == "failed"
