@@ -19,7 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from scitq.errors import BadInput, Closed, NoDriver, NotSupported, ScitqError, TaskFailed
+from scitq import submission
+from scitq.errors import BadInput, Closed, NoDriver, ScitqError, TaskFailed
 from scitq.handle import Task
 from scitq.states import FINAL, LIVE, TaskState, task_state
 from scitq.store import executions, journal, logs, tasks, workers
@@ -27,6 +28,7 @@ from scitq.store.connection import Store
 from scitq.store.lease import Lease
 from scitq.store.schema import SCHEMA
 from scitq.task import DEFAULT_BATCH, RETRY_DELAY_S, ExecutionId, Spec, TaskId, TaskRow, check_command
+from scitq.waiting import SLOW_LOOK_S, Arrivals, Changes
 from scitq.worker import WorkerRow
 
 if TYPE_CHECKING:
@@ -39,40 +41,13 @@ if TYPE_CHECKING:
 log = logging.getLogger("scitq")
 T = TypeVar("T")
 
-# How often somebody who waits looks at the file though nothing was announced.
-SLOW_LOOK_S = 30.0
 BULK = 10_000
 # What a task on this machine sees of the submitter's environment; the rest is given with env=.
 CONTEXT_VARIABLES = (
     "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV",
     "LD_LIBRARY_PATH", "TMPDIR",
 )  # fmt: skip
-_NOT_YET = {
-    "input": "stage 3 (data)", "resource": "stage 3 (data)", "output": "stage 3 (data)", "stage_in_timeout": "stage 3 (data)",
-    "container": "stage 4 (containers)", "container_options": "stage 4 (containers)", "use_cache": "stage 4 (cache)",
-    "cpus": "stage 2 (resources)", "memory": "stage 2 (resources)", "gpus": "stage 2 (resources)",
-}  # fmt: skip
-
 Requirement = Task | int | str | Iterable["Requirement"]
-
-
-class Changes:
-    """Tells waiting threads that something in the file changed: a counter that grows, and a condition to wait on."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._condition = threading.Condition()
-
-    def announce(self) -> None:
-        """Something changed (or everything is over)."""
-        with self._condition:
-            self.count += 1
-            self._condition.notify_all()
-
-    def wait(self, seen: int, timeout_s: float | None) -> bool:
-        """Wait until the counter is past `seen`; False when time ran out."""
-        with self._condition:
-            return self._condition.wait_for(lambda: self.count > seen, timeout_s)
 
 
 class Engine:
@@ -159,7 +134,16 @@ class Engine:
         priority: int = 0,
         env: Mapping[str, str] | None = None,
         tags: Mapping[str, str] | Iterable[str] | None = None,
-        **later: Any,
+        input: Any = None,
+        resource: Any = None,
+        output: Any = None,
+        container: str | None = None,
+        container_options: Any = None,
+        stage_in_timeout: float | None = None,
+        use_cache: bool = False,
+        cpus: float | None = None,
+        memory: str | int | None = None,
+        gpus: int | None = None,
     ) -> Task:
         """Queue a task; it is in the file when this returns.
 
@@ -167,7 +151,9 @@ class Engine:
         a script of any length. `requires` are tasks (handles, numbers, names, or lists of them) that must succeed first.
         `retry` is the number of further tries after a failure, the first after `retry_delay` seconds, each later one after
         twice the wait. `run_timeout` is in seconds. A higher `priority` goes first. `env` is added to the task's environment.
-        On this machine's worker the command runs in the folder from which it was submitted.
+        On this machine's worker the command runs in the folder from which it was submitted. `tags` are for you to search by.
+
+        The arguments after `tags` come with later stages; until then they are refused.
 
         Raises:
             BadInput: an argument makes no sense; nothing was queued.
@@ -176,7 +162,10 @@ class Engine:
         item = self._prepare(
             {
                 "command": command, "name": name, "batch": batch, "shell": shell, "requires": requires, "retry": retry,
-                "retry_delay": retry_delay, "run_timeout": run_timeout, "priority": priority, "env": env, "tags": tags, **later,
+                "retry_delay": retry_delay, "run_timeout": run_timeout, "priority": priority, "env": env, "tags": tags,
+                "input": input, "resource": resource, "output": output, "container": container,
+                "container_options": container_options, "stage_in_timeout": stage_in_timeout, "use_cache": use_cache,
+                "cpus": cpus, "memory": memory, "gpus": gpus,
             }
         )  # fmt: skip
         ids = self._add([item])
@@ -229,16 +218,15 @@ class Engine:
         name, batch = given.pop("name", None), given.pop("batch", None)
         requires = given.pop("requires", ())
         priority = given.pop("priority", 0)
-        conditions: dict[str, Any] = {}
+        fields: dict[str, Any] = {}
         if given:
-            conditions = _conditions(given)
+            fields = submission.conditions(given)
         if name is not None:
-            name = _name("name", name)
-        batch = DEFAULT_BATCH if batch is None else _name("batch", batch)
-        if isinstance(priority, bool) or not isinstance(priority, int) or abs(priority) >= 1 << 31:
-            raise BadInput(f"priority must be a whole number, not {priority!r}.")
+            name = submission.name_of("name", name)
+        batch = DEFAULT_BATCH if batch is None else submission.name_of("batch", batch)
+        priority = submission.priority_of(priority)
         parents = self._ids(requires) if requires != () else []
-        text = tasks.spec_text(Spec(command=command, shell=shell, **conditions))
+        text = tasks.spec_text(Spec(command=command, shell=shell, **fields))
         return name, batch, priority, text, parents
 
     def _add(self, items: list[Prepared]) -> range:
@@ -285,16 +273,15 @@ class Engine:
             changes["command"], changes["shell"] = check_command(
                 given.pop("command", row.spec.command), wanted or False
             )
-        name = _name("name", given.pop("name")) if given.get("name") is not None else None
-        batch = _name("batch", given.pop("batch")) if given.get("batch") is not None else None
+        name = submission.name_of("name", given.pop("name")) if given.get("name") is not None else None
+        batch = submission.name_of("batch", given.pop("batch")) if given.get("batch") is not None else None
         priority = given.pop("priority", None)
-        if priority is not None and (
-            isinstance(priority, bool) or not isinstance(priority, int) or abs(priority) >= 1 << 31
-        ):
-            raise BadInput(f"priority must be a whole number, not {priority!r}.")
+        priority = None if priority is None else submission.priority_of(priority)
         requires = self._ids(given.pop("requires")) if given.get("requires") is not None else None
         changes.update(
-            _conditions({key: value for key, value in given.items() if key not in ("name", "batch", "requires")})
+            submission.conditions(
+                {key: value for key, value in given.items() if key not in ("name", "batch", "requires")}
+            )
         )
         now = _now_ms()
         self._write(
@@ -381,8 +368,8 @@ class Engine:
         """
         row = workers.find(self._reader(), name)
         auto = prefetch == "auto"
-        ahead = None if auto or prefetch is None else _whole("prefetch", prefetch)
-        slots = None if concurrency is None else _whole("concurrency", concurrency)
+        ahead = None if auto or prefetch is None else submission.whole("prefetch", prefetch)
+        slots = None if concurrency is None else submission.whole("concurrency", concurrency)
         self._write(lambda db: workers.update(db, row.id, concurrency=slots, prefetch=ahead, auto_prefetch=auto))
         return workers.find(self._reader(), int(row.id))
 
@@ -612,52 +599,6 @@ class TaskList(Sequence[Task]):
         return f"<{len(self)} tasks of {self._engine.path.name}>"
 
 
-class Arrivals:
-    """Resolves futures as tasks settle, from one thread that reads the journal: for any number of `await`s."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = weakref.ref(engine)
-        self._changes = engine._changes
-        self._expected: dict[TaskId, list[Future[None]]] = {}
-        self._gate = threading.Lock()
-        self._seen = journal.last(engine._reader())
-        threading.Thread(target=self._run, name="scitq-await", daemon=True).start()
-
-    def expect(self, task: TaskId) -> Future[None]:
-        """A future that is done when the task is settled."""
-        future: Future[None] = Future()
-        with self._gate:
-            self._expected.setdefault(task, []).append(future)
-        engine = self._engine()
-        if engine is not None and tasks.state_of(engine._reader(), task).is_settled:
-            self._arrived(task)
-        return future
-
-    def _arrived(self, task: TaskId) -> None:
-        with self._gate:
-            futures = self._expected.pop(task, [])
-        for future in futures:
-            if future.set_running_or_notify_cancel():
-                future.set_result(None)
-
-    def _run(self) -> None:
-        while True:
-            count = self._changes.count
-            engine = self._engine()
-            if engine is None or engine._closed:
-                return
-            try:
-                self._seen, moves = journal.settled_since(engine._reader(), self._seen)
-            except ScitqError:
-                return
-            for task, state in moves:
-                if state.is_settled and task in self._expected:
-                    self._arrived(TaskId(task))
-            del engine
-            if not moves:
-                self._changes.wait(count, SLOW_LOOK_S)
-
-
 _open_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
@@ -724,83 +665,6 @@ def _states(status: str | TaskState | Iterable[str | TaskState]) -> list[TaskSta
         return [task_state(one) if isinstance(one, str) else TaskState(one) for one in given]
     except ValueError as problem:
         raise BadInput(str(problem)) from None
-
-
-def _conditions(given: dict[str, Any]) -> dict[str, Any]:
-    """The spec's fields beyond the command, checked; unknown arguments are refused."""
-    fields: dict[str, Any] = {}
-    for key, value in given.items():
-        if key == "retry":
-            if _whole("retry", value):
-                fields["retry"] = int(value)
-            elif value == 0:
-                fields["retry"] = 0
-        elif key == "retry_delay":
-            fields["retry_delay"] = _seconds(key, value, zero=True)
-        elif key == "run_timeout":
-            fields["run_timeout"] = None if value is None else _seconds(key, value, zero=False)
-        elif key == "env":
-            fields["env"] = {} if value is None else _environment(value)
-        elif key == "tags":
-            fields["tags"] = {} if value is None else _tags(value)
-        elif key in _NOT_YET:
-            if value is not None and value is not False and value not in ((), [], "", {}):
-                raise NotSupported(
-                    f"{key}= is not there yet: it comes with {_NOT_YET[key]}. Nothing was queued.", argument=key
-                )
-        else:
-            raise BadInput(f"submit has no argument {key!r}.")
-    return fields
-
-
-def _whole(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 31:
-        raise BadInput(f"{name} must be a whole number of 0 or more, not {value!r}.")
-    return value
-
-
-def _seconds(name: str, value: Any, *, zero: bool) -> float:
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not (0 <= value < 1e10)
-        or (value == 0 and not zero)
-    ):
-        raise BadInput(f"{name} must be a number of seconds {'of 0 or more' if zero else 'above 0'}, not {value!r}.")
-    return float(value)
-
-
-def _name(what: str, value: Any) -> str:
-    if not isinstance(value, str) or not value.strip() or "\0" in value or "\n" in value:
-        raise BadInput(f"{what} must be a line of text, not {value!r}.")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise BadInput(f"{what} {value!r} is not valid Unicode.") from None
-    return value
-
-
-def _environment(value: Any) -> dict[str, str]:
-    if not isinstance(value, Mapping):
-        raise BadInput(f"env must be a mapping of names to values, not {type(value).__name__}.")
-    env = {}
-    for key, text in value.items():
-        if not isinstance(key, str) or not key or "=" in key or "\0" in key:
-            raise BadInput(f"env: {key!r} cannot be the name of a variable.")
-        text = str(text) if isinstance(text, int | float) and not isinstance(text, bool) else text
-        text = os.fspath(text) if isinstance(text, os.PathLike) else text
-        if not isinstance(text, str) or "\0" in text:
-            raise BadInput(f"env: the value of {key} must be text without NUL bytes.")
-        env[key] = text
-    return env
-
-
-def _tags(value: Any) -> dict[str, str]:
-    if isinstance(value, Mapping):
-        return {str(key): str(text) for key, text in value.items()}
-    if isinstance(value, str):
-        return {value: ""}
-    return {str(key): "" for key in value}
 
 
 def _chunks(items: list[TaskId], size: int) -> Iterator[list[TaskId]]:

@@ -13,8 +13,7 @@ from typing import Any
 import apsw
 
 from scitq.states import Outcome, Stage, TaskState
-from scitq.store import logs, tasks
-from scitq.store import query
+from scitq.store import logs, query, tasks
 from scitq.task import Assignment, ExecutionId, ExecutionRow, Spec, TaskId
 from scitq.verdict import judge
 from scitq.worker import WorkerId

@@ -14,8 +14,7 @@ import apsw
 from scitq.errors import IllegalMove, UnknownTask
 from scitq.events import EventKind
 from scitq.states import BAD, FINAL, LIVE, UNPLACED, TaskState
-from scitq.store import journal
-from scitq.store import query
+from scitq.store import journal, query
 from scitq.task import RETRY_DELAY_S, BatchId, ExecutionId, PendingTask, Spec, TaskId, TaskRow
 
 _COLUMNS = """task.id, task.name, batch.name, task.state, task.priority, task.unmet, task.tries, task.execution, task.not_before,

@@ -10,6 +10,7 @@ With `SCITQ_POWER=1` that end is a power cut: logs whose bytes were not synced a
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import socket
@@ -133,6 +134,10 @@ def install(wish: str, side: Path) -> Killer:
     return killer
 
 
+def _advance(advance: Callable[..., bool], place: tuple[Any, ...], db: Any) -> bool:
+    return advance(db, *place)
+
+
 def mutate(kind: str) -> None:
     """Break one rule of the engine."""
     transact, round_, advance = Driver._transact, Driver._round, workers.advance
@@ -145,20 +150,20 @@ def mutate(kind: str) -> None:
                 plan.commands = []
             return plans
 
-        Driver._transact = early  # type: ignore[method-assign]
+        setattr(Driver, "_transact", early)  # noqa: B010
     elif kind == "acknowledgement before the results":
 
         def split(self: Driver, polled: Any) -> Any:
             for contact, answer in polled:
                 name, end = answer.headers["scitq-journal"], int(answer.headers["scitq-from"]) + len(answer.body)
                 place = (contact.worker, contact.journal, contact.acked, name, end)
-                self._store.write(lambda db, place=place: advance(db, *place))
+                self._store.write(functools.partial(_advance, advance, place))
             workers.advance = lambda *_: True
             return round_(self, polled)
 
-        Driver._round = split  # type: ignore[method-assign]
+        setattr(Driver, "_round", split)  # noqa: B010
     elif kind == "no fsync":
-        os.fsync = lambda _: None
+        setattr(os, "fsync", lambda _: None)  # noqa: B010
     else:
         raise SystemExit(f"no such mutant: {kind}")
 
