@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -102,6 +103,12 @@ class Transactions:
 
     def run(self, jobs: list[Job]) -> Run:
         """One transaction for the jobs, a savepoint for each."""
+        done = self._run(jobs)
+        if self._db.txn_state() != apsw.SQLITE_TXN_NONE:
+            self._free(done.settled)
+        return done
+
+    def _run(self, jobs: list[Job]) -> Run:
         db = self._db
         try:
             self._begin(full=any(job.full for job in jobs))
@@ -143,8 +150,6 @@ class Transactions:
             return _split(settled, later)
         if self._is_full:
             self._relax()
-        if db.txn_state() != apsw.SQLITE_TXN_NONE:
-            self._renew(settled)
         return Run(settled, [], later)
 
     def undo(self) -> None:
@@ -210,8 +215,15 @@ class Transactions:
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._is_full = False
 
-    def _renew(self, jobs: list[Job]) -> None:
-        """A job left a cursor open. It would keep its view of the file, and the next transaction would fail on that."""
+    def _free(self, jobs: list[Job]) -> None:
+        """A cursor was left open. It would keep its view of the file, and the next transaction would fail on that."""
+        for job in jobs:
+            error = job.error
+            while error is not None:  # an error holds the variables of the function that raised it
+                traceback.clear_frames(error.__traceback__)
+                error = error.__cause__
+        if self._db.txn_state() == apsw.SQLITE_TXN_NONE:
+            return
         names = sorted({getattr(job.run, "__qualname__", repr(job.run)) for job in jobs})
         log.error("%s: a cursor was left open by one of %s; the connection is renewed", self.path, ", ".join(names))
         self._db.close(True)

@@ -87,13 +87,13 @@ class Writer:
     def write(self, run: Callable[[apsw.Connection], T], *, full: bool = False) -> T:
         """Run `run` and return what it returned, after the commit."""
         me = threading.get_ident()
-        if self._inside == me:
-            raise BadInput("store.write() inside a function given to the writer; use the connection that it was given.")
+        if me in (self._inside, self._thread.ident):
+            raise BadInput(
+                "store.write() would wait for itself here: use the connection given, or store.post() in a subscriber."
+            )
         job = Job(run, full)
         try:
             if self._jobs or self.turn.locked() or not self._run_here(job, me):
-                if self._thread.ident == me:
-                    raise BadInput("store.write() in a subscriber could wait for itself; use store.post().")
                 job.await_by_lock()
                 self._enqueue(job)
                 self._await(job)
@@ -118,7 +118,10 @@ class Writer:
         """Write what is queued, take no more, end the thread; False if another process kept us from it."""
         with self._gate:
             self._closing = True
-        if self._thread.ident != threading.get_ident():
+        if self._thread.ident == threading.get_ident():  # a subscriber closes the store
+            while self._jobs:
+                self._turn()
+        else:
             self._wake()
             while self._thread.is_alive():
                 self._thread.join(min(1.0, timeout_s))
@@ -272,7 +275,7 @@ class Writer:
             self._ring()
             self._tell()
             self._told_at = time.monotonic()
-        if self._transactions.wants_checkpoint:
+        if self._transactions.wants_checkpoint and not self._closing:
             with self.turn:
                 self._transactions.checkpoint()
 

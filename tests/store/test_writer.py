@@ -14,7 +14,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from scitq.errors import LiveFileOpened, StateFileBusy, StateFileFull
+from scitq.errors import BadInput, LiveFileOpened, StateFileBusy, StateFileFull
 from scitq.store import transaction, writer
 from scitq.store.connection import Store
 from tests.store.small import SMALL, bodies, end, integrity, line, put, run_child, start_child, until
@@ -150,6 +150,50 @@ def test_a_cursor_left_open_is_noticed_and_pins_nothing(state_file: Path, caplog
         other.write(put("four"))
         store.write(put("five"))
         assert len(bodies(store.reader())) == 5
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_an_error_raised_in_the_middle_of_reading_pins_nothing(
+    state_file: Path, caplog: pytest.LogCaptureFixture, grouped: bool
+) -> None:
+    def fail(db: apsw.Connection) -> None:
+        cursor = db.execute("SELECT body FROM note")
+        next(cursor)
+        raise RuntimeError("in the middle")
+
+    with Store.open(state_file, SMALL) as store, Store.open(state_file, SMALL) as other:
+        for n in range(5):
+            store.write(put(str(n)))
+        if grouped:
+            _, go = hold(store)
+            futures = [store.post(put("a")), store.post(fail), store.post(put("b"))]
+            go.set()
+            kept = futures[1].exception(30)
+        else:
+            with pytest.raises(RuntimeError) as caught:
+                store.write(fail)
+            kept = caught.value
+        other.write(put("other"))
+        store.write(put("after"))
+        assert str(kept) == "in the middle"
+        assert "left open" not in caplog.text
+
+
+def test_a_subscriber_may_close_the_store_and_may_not_write(state_file: Path) -> None:
+    store = Store.open(state_file, SMALL)
+    said: list[str] = []
+
+    def told() -> None:
+        try:
+            store.write(put("never"))
+        except BadInput as error:
+            said.append(str(error))
+        store.close()
+
+    store.subscribe(told)
+    store.write(put("one"))
+    until(lambda: store.closed and not (state_file.with_name("lab.scitq-wal")).exists())
+    assert said and "post()" in said[0]
 
 
 def test_the_wal_stays_short_though_much_is_written(state_file: Path) -> None:
