@@ -17,8 +17,9 @@ from pathlib import Path
 TRAVELS = tuple(
     f"scitq/remote/agent/{name}.py"
     for name in (
-        "__init__", "__main__", "address", "agent", "collect", "http", "journal", "keeper", "keeperlink", "orders",
-        "outputs", "processes", "reader", "recovery", "root", "slots", "spawn", "tasks",
+        "__init__", "__main__", "address", "agent", "collect", "endings", "folders", "http", "journal", "keeper",
+        "keeperlink", "leftovers", "lines", "machine", "orders", "outputs", "processes", "reader", "recovery", "root", "slots",
+        "spawn", "task", "tasks",
     )
 )  # fmt: skip
 """The modules that travel, as paths inside the zip. They import the standard library and each other only."""

@@ -118,7 +118,7 @@ class Driver:
         deadline = time.monotonic() + DEADLINE_S
         while not (found := done()):
             assert time.monotonic() < deadline, f"waited in vain; last events: {self.lines[-5:]}"
-            self.poll(2)
+            self.poll(0.25)
         return found
 
     def exit_of(self, execution: object) -> dict[str, Any]:

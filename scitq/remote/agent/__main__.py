@@ -35,10 +35,9 @@ def main(arguments: list[str]) -> int:
     ready = int(values["--ready-fd"]) if "--ready-fd" in values else None
     _close_inherited(ready)
     if role == "keeper":
-        from scitq.remote.agent import keeper
-        from scitq.remote.agent.tasks import host_cpus
+        from scitq.remote.agent import keeper, machine
 
-        return keeper.main(folder, host_cpus() if slots is None else slots, ready)
+        return keeper.main(folder, machine.cpus() if slots is None else slots, ready)
     from scitq.remote.agent import agent
 
     own = [sys.executable, *FLAGS, os.path.abspath(sys.argv[0]), "keeper"]

@@ -18,7 +18,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from scitq.remote.agent import VERSION, address, collect, root
+from scitq.remote.agent import VERSION, address, machine, root
+from scitq.remote.agent.folders import Folders
 from scitq.remote.agent.http import BadRequest, Client, Request, answer, json_answer
 from scitq.remote.agent.keeperlink import KeeperLink
 from scitq.remote.agent.orders import key_of
@@ -59,9 +60,7 @@ class Agent:
         self.stop: str | None = None
         self.is_leaving = False
         self.lone_since: float | None = time.monotonic()
-        self.pool = collect.Pool()
-        self.collecting: set[str] = set()
-        self.forget_later: dict[str, bool] = {}
+        self.folders = Folders(self)
         self.results: list[Callable[[], None]] = []
         self.wake, self.waker = socket.socketpair()
         for end in (self.wake, self.waker):
@@ -120,7 +119,7 @@ class Agent:
         self.lone_since = now  # look again after as long
 
         def told(held: dict[str, Any]) -> None:
-            is_idle = not held["held"] and not self.collecting
+            is_idle = not held["held"] and not self.folders.collecting
             if self.clients or not is_idle:
                 return
             if max(self.acked, held["acked"]) >= held["last_exit"] or not os.path.exists(self.folder):
@@ -261,7 +260,7 @@ class Agent:
         elif request.method == "GET" and request.path.startswith("/output/"):
             self.outputs.request(client, request)
         elif route == ("GET", "/stats"):
-            self.reply(client, json_answer(200, self._stats()))
+            self.reply(client, json_answer(200, machine.stats(self.folder)))
         elif route == ("GET", "/ping"):
             self.reply(client, json_answer(200, {"pid": os.getpid(), "version": VERSION, "stopping": self.stop}))
         elif request.path in ("/events", "/commands", "/held", "/stats", "/ping"):
@@ -271,27 +270,7 @@ class Agent:
 
     def _give_held(self, client: Client, held: dict[str, Any]) -> None:
         del held["tag"]
-        self.reply(client, json_answer(200, {**held, **self._facts()}))
-
-    def _facts(self) -> dict[str, Any]:
-        facts = {"version": VERSION, "pid": os.getpid(), "keeper": self.keeper.pid, "host": socket.gethostname()}
-        return {**facts, "python": sys.version.split()[0], **self._machine()}
-
-    @staticmethod
-    def _machine() -> dict[str, int]:
-        from scitq.remote.agent.tasks import host_cpus
-
-        return {"cpus": host_cpus(), "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")}
-
-    def _stats(self) -> dict[str, Any]:
-        disk = os.statvfs(self.folder)
-        free = None
-        with contextlib.suppress(OSError), open("/proc/meminfo", encoding="ascii") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    free = int(line.split()[1]) * 1024
-        sizes = {"disk": disk.f_blocks * disk.f_frsize, "disk_free": disk.f_bavail * disk.f_frsize}
-        return {"load": os.getloadavg(), "memory_free": free, **self._machine(), **sizes, "at": time.time()}
+        self.reply(client, json_answer(200, {**held, **machine.facts(), "keeper": self.keeper.pid}))
 
     def _check_epoch(self, request: Request) -> None:
         text = request.headers.get("scitq-epoch")
@@ -340,9 +319,9 @@ class Agent:
             handed.append(line)
         for keys, is_work_kept in forgets:
             for key in keys:
-                self._forget(key, is_work_kept)
+                self.folders.forget(key, is_work_kept)
         if forgets:
-            self._in_pool(lambda: collect.empty_trash(self.folder), lambda: None)
+            self.folders.empty_trash()
         done = json_answer(200, {"ok": True})
         if not handed:
             self.reply(client, done)
@@ -405,77 +384,6 @@ class Agent:
         for poll in waiting:
             self._give_events(poll.client, self.journal.segments[0])
 
-    # Folders of ended executions.
-
-    def _in_pool(self, job: Callable[[], None], done: Callable[[], None]) -> None:
-        """Do `job` in a thread and then `done` in the loop."""
-        self.pool.open += 1
-
-        def finished() -> None:
-            self.pool.open -= 1
-            done()
-
-        def run() -> None:
-            try:
-                job()
-            except Exception:
-                root.say(self.folder, "agent", traceback.format_exc())
-            self.later(finished)
-
-        self.pool.do(run)
-
-    def left(self, ends: list[dict[str, Any]]) -> None:
-        """Successes that left a folder: deliver the output where asked, delete what nobody needs."""
-        for end in ends:
-            key = key_of(end["id"])
-            if "deliver" in end:
-                if key not in self.collecting:
-                    self.collecting.add(key)
-                    self._collect(end["id"], key, end["deliver"])
-            else:
-                self._tidy(key, bool(end["inline"]))
-
-    def _tidy(self, key: str, is_inline: bool) -> None:
-        self._in_pool(lambda: collect.tidy(self.folder, key, is_inline), lambda: None)
-
-    def _collect(self, identity: Any, key: str, destination: str) -> None:
-        result: dict[str, Any] = {"id": identity, "ok": False, "note": "the agent failed; see its agent.log"}
-
-        def job() -> None:
-            try:
-                collect.deliver(self.folder, key, destination)
-            except collect.CannotDeliver as error:
-                result["note"] = str(error)
-            except OSError as error:
-                where = f" ({error.filename})" if error.filename else ""
-                result["note"] = f"{destination}: {error.strerror}{where}"
-            else:
-                result.update(ok=True, note=None)
-
-        def done() -> None:
-            # Told until confirmed: the keeper writes it down, or a later agent begins this again.
-            self.keeper.hand(json.dumps({"collected": result}).encode("ascii") + b"\n", confirmed)
-
-        def confirmed() -> None:
-            self.collecting.discard(key)
-            if key in self.forget_later:
-                self._forget(key, self.forget_later.pop(key))
-            elif result["ok"]:
-                self._tidy(key, False)
-
-        self._in_pool(job, done)
-
-    def _forget(self, key: str, is_work_kept: bool) -> None:
-        """The driver has all it wants of an ended execution. Its folder leaves its place at once."""
-        home = os.path.join(self.folder, "exec", key)
-        if key in self.collecting:
-            self.forget_later[key] = is_work_kept
-        elif is_work_kept:
-            for name in ("out", "err"):
-                collect.to_trash(self.folder, os.path.join(home, name))
-        else:
-            collect.to_trash(self.folder, home)
-
 
 def main(folder: str, linger: float, slots: int | None, keeper_command: list[str]) -> int:
     """Run the agent of this root; 0 when another one already does."""
@@ -499,7 +407,7 @@ def main(folder: str, linger: float, slots: int | None, keeper_command: list[str
     try:
         agent = Agent(folder, linger, slots, keeper_command)
         root.say(folder, "agent", f"started, version {VERSION}, python {sys.version.split()[0]}")
-        agent._in_pool(lambda: collect.empty_trash(folder), lambda: None)
+        agent.folders.empty_trash()
         agent.run()
     except Exception:
         root.say(folder, "agent", "died: " + traceback.format_exc())

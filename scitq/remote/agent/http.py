@@ -76,6 +76,8 @@ class Client:
     def next_request(self) -> Request | None:
         """The next whole request, if there is one and the one before it is answered."""
         if self.is_busy:
+            if len(self.inbox) > HEAD_LIMIT + BODY_LIMIT:
+                raise BadRequest(413, "more requests than anybody waits for")
             return None
         end = self.inbox.find(b"\r\n\r\n")
         if end < 0:

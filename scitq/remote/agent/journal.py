@@ -49,10 +49,12 @@ class Journal:
         self.segments: list[int] = []
         self.file = -1
         self.end = 0
-        """Offset after the last byte that is in the file."""
+        """Offset after the last line that is in the file."""
         self.tail = 0
         """Offset after the last line added, written or not."""
         self._waiting: list[str] = []
+        self._torn = 0
+        """Bytes of an incomplete line at the end of the file, when the disk is full."""
 
     @classmethod
     def open(cls, folder: str, boot: str) -> tuple[Journal | None, list[tuple[int, dict[str, Any]]]]:
@@ -129,9 +131,12 @@ class Journal:
             written = os.write(self.file, text.encode("ascii"))
         except OSError:
             written = 0
-        self.end += written
+        self._torn += written
         self._waiting = [] if written == len(text) else [text[written:]]
-        return not self._waiting
+        if self._waiting:
+            return False
+        self.end, self._torn = self.end + self._torn, 0
+        return True
 
     @property
     def is_long(self) -> bool:

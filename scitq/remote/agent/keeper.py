@@ -30,7 +30,7 @@ RETRY_S = 1.0
 ALONE_S = 60.0
 ORDERS_BYTES = 1 << 16
 RECEIVE_BYTES = 1 << 18
-LONGEST_LINE = 256 << 20
+LONGEST_LINE = 1 << 30
 
 
 class Channel:
@@ -75,7 +75,7 @@ class Keeper:
         self._hear_children()
         recovery.resume(self.tasks, facts)
         recovery.requeue(self.tasks, self.orders, facts)
-        self.tasks.watch_adopted(self.selector)
+        self.tasks.endings.watch_adopted(self.selector)
 
     def _hear_children(self) -> None:
         """A signal of a child's end (or of the system's) wakes the loop through a socket."""
@@ -115,7 +115,7 @@ class Keeper:
                     if mask & selectors.EVENT_WRITE:
                         self._send(key.data)
                 else:
-                    self.tasks.gone(key.data, self.selector)
+                    self.tasks.endings.gone(key.data, self.selector)
             if children:
                 self.tasks.reap()
             self._round()
@@ -124,7 +124,9 @@ class Keeper:
 
     def _patience(self) -> float | None:
         """Seconds until something is due; None when nothing is."""
-        due = [at for at in (self.ring_at, self.cap_at, self.retry_at, self.alone_at, self.tasks.next_due()) if at]
+        due = [
+            at for at in (self.ring_at, self.cap_at, self.retry_at, self.alone_at, self.tasks.endings.next_due()) if at
+        ]
         return max(0.0, min(due) - time.monotonic()) if due else None
 
     def _round(self) -> None:
@@ -132,8 +134,8 @@ class Keeper:
         now = time.monotonic()
         tasks = self.tasks
         if self.stop == "now":
-            tasks.stop_all(now)
-        tasks.attend(now)
+            tasks.stop_all()
+        tasks.endings.attend(now)
         is_stored = self._store_orders()
         if tasks.launch(is_stored) and is_stored:
             self.retry_at = None
@@ -146,7 +148,8 @@ class Keeper:
             if self.cap_at is None:
                 self.cap_at = now + CAP_S
             elif now >= self.cap_at:
-                tasks.cut()
+                for task in tasks.running.values():
+                    task.cut()
                 self.cap_at = now + CAP_S
         else:
             self.cap_at = None
@@ -238,7 +241,7 @@ class Keeper:
                 channel.say(message)
 
     def _may_end(self) -> bool:
-        if self.tasks.leftovers:
+        if self.tasks.endings.leftovers.groups:
             return False
         if self.stop == "now":
             return not self.tasks.running and self.journal.flush()
@@ -343,7 +346,7 @@ class Keeper:
         elif "collected" in said:
             tasks.collected(said["collected"])
         elif "signal" in said:
-            tasks.signal(key_of(said["signal"]), int(said["number"]))
+            tasks.endings.signal(key_of(said["signal"]), int(said["number"]))
         elif "slots" in said:
             tasks.set_slots(said["slots"])
         elif "stop" in said:

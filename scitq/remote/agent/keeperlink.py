@@ -210,7 +210,7 @@ class KeeperLink:
             if "segments" in said:
                 agent.journal.adopt(agent.journal.id, said["segments"])
             if "left" in said:
-                agent.left(said["left"])
+                agent.folders.left(said["left"])
             agent.outputs.rung()
         elif "synced" in said:
             entry = self.open.pop(said["synced"], None)
@@ -229,7 +229,7 @@ class KeeperLink:
             agent.stop = agent.stop or (hello["stop"] if hello["stop"] in ("now", "when_idle") else None)
             if is_new:
                 agent.journal_is_new()
-            agent.left(hello["left"])
+            agent.folders.left(hello["left"])
             waiting, self.waiting = self.waiting, []
             for call in waiting:
                 call()

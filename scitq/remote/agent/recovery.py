@@ -15,7 +15,8 @@ from scitq.remote.agent import processes
 from scitq.remote.agent.journal import Journal
 from scitq.remote.agent.orders import BadOrder, Order, OrderFile, key_of
 from scitq.remote.agent.slots import Slot, discard
-from scitq.remote.agent.tasks import Task, Tasks
+from scitq.remote.agent.task import Task
+from scitq.remote.agent.tasks import Tasks
 
 
 class Facts:
@@ -118,35 +119,26 @@ def resume(tasks: Tasks, facts: Facts) -> None:
     journal = tasks.journal
     mine: dict[int, Slot] = {}
     for key, started in facts.started.items():
-        pid = started.get("pid", 0)
-        if pid > 0 and not processes.is_execution(pid, started["b"], key, journal.id):
-            pid = -1
-        elif pid == 0:
-            pid = processes.find(key, journal.id, started["b"]) or -1
-            if pid > 0:
-                found = processes.facts(pid)
-                started["b"] = started["b"] if found is None or found.started < 0 else found.started
+        pid = _alive(key, started, journal.id)
         number = int(started["slot"])
         slot = Slot(tasks.folder, number)
         if os.path.isdir(f"exec/{key}"):
             slot.folder = f"exec/{key}"  # handed over, and killed before that was written down
         try:
-            slot.open()
+            slot.open(is_whole=False)
         except OSError:
             slot.folder = f"slot/{number}"
             slot.make()  # somebody deleted it; the execution still needs a place in our books
-        started["pid"] = pid
-        if pid > 0 and not slot.is_given:
+        if pid and not slot.is_given:
             mine[number] = slot
-            tasks.adopt(started, slot)
+            tasks.endings.adopt({**started, "pid": pid}, slot)
         else:
-            task = Task(started, slot)
+            task = Task({**started, "pid": started.get("pid", -1), "m": time.monotonic()}, slot)
             task.is_adopted = True
-            task.pid = -1
             tasks.lost(task)
     for key, (group, grace) in facts.left.items():
         if any(each.group == group for each in processes.with_execution(key, journal.id).values()):
-            tasks.end_group(key, group, grace)
+            tasks.endings.leftovers.end(key, group, grace)
     # What the journal now says about outputs must be written before the slots that hold them are cleared.
     if not journal.flush():
         raise OSError(28, "the disk is full")
@@ -156,6 +148,20 @@ def resume(tasks: Tasks, facts: Facts) -> None:
     for name in os.listdir("slot"):
         if not name.isdigit() or int(name) not in mine:
             discard(f"slot/{name}")
+
+
+def _alive(key: str, started: dict[str, Any], journal: str) -> int:
+    """The pid of a started execution's process if it still runs, else 0."""
+    pid = int(started.get("pid", 0))
+    if pid > 0:
+        return pid if processes.is_execution(pid, started["b"], key, journal) else 0
+    found = processes.find(key, journal, started["b"]) if pid == 0 else None
+    facts = processes.facts(found) if found else None
+    if facts is None or found is None:
+        return 0
+    if facts.started >= 0:
+        started["b"] = facts.started
+    return found
 
 
 def requeue(tasks: Tasks, orders: OrderFile, facts: Facts) -> None:

@@ -41,7 +41,7 @@ class Slot:
     @property
     def is_open(self) -> bool:
         """Whether its folder is made and its files are open."""
-        return self.out >= 0
+        return self.out >= 0 and self.work >= 0
 
     @property
     def is_given(self) -> bool:
@@ -59,12 +59,14 @@ class Slot:
         self.open()
         self.reset()
 
-    def open(self) -> None:
-        """Open the files of an existing folder."""
+    def open(self, is_whole: bool = True) -> None:
+        """Open the files of an existing folder. One whose task still runs may have lost its work folder."""
         try:
             self.out = os.open(f"{self.folder}/out", _OPEN, 0o600)
             self.err = os.open(f"{self.folder}/err", _OPEN, 0o600)
-            self.work = os.open(f"{self.folder}/{WORK}", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            if is_whole:
+                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+                self.work = os.open(f"{self.folder}/{WORK}", flags)
         except OSError:
             self.close()
             raise

@@ -1,0 +1,62 @@
+"""A started execution, as the keeper knows it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from scitq.remote.agent import processes
+from scitq.remote.agent.orders import CAP_BYTES, GRACE_S, key_of
+from scitq.remote.agent.slots import Slot
+
+
+class Task:
+    """A started execution and the slot it runs in."""
+
+    __slots__ = (
+        "at", "b", "cap", "deliver", "ecut", "grace", "id", "is_adopted", "key", "kill_at", "m", "ocut", "pid",
+        "pidfd", "slot", "terminated", "timeout", "why",
+    )  # fmt: skip
+
+    def __init__(self, facts: dict[str, Any], slot: Slot) -> None:
+        self.id = facts["id"]
+        self.key = key_of(self.id)
+        self.slot = slot
+        self.at = float(facts["at"])
+        """Wall clock at the start; `b` counts from boot, `m` is the monotonic clock."""
+        self.b = float(facts["b"])
+        self.m = float(facts["m"])
+        self.timeout: float | None = facts.get("timeout")
+        self.grace = float(facts.get("grace", GRACE_S))
+        self.cap = int(facts.get("cap", CAP_BYTES))
+        self.deliver: str | None = facts.get("deliver")
+        self.pid: int = facts.get("pid", 0)
+        """0 before the spawn, -1 when it was never written down."""
+        self.why: str | None = facts.get("why")
+        self.terminated = False
+        self.kill_at: float | None = None
+        self.is_adopted = False
+        self.pidfd = -1
+        self.ocut = self.ecut = False
+
+    def facts(self) -> dict[str, Any]:
+        """What a later keeper needs to know; the same keys as in a start line."""
+        known: dict[str, Any] = {"id": self.id, "slot": self.slot.number, "at": self.at, "b": self.b, "m": self.m}
+        known |= {"pid": self.pid, "grace": self.grace, "cap": self.cap}
+        for name in ("timeout", "deliver", "why"):
+            if getattr(self, name) is not None:
+                known[name] = getattr(self, name)
+        return known
+
+    def is_alive(self, journal: str) -> bool:
+        """Whether its process is there, and really its. Our own child keeps its number until we have reaped it."""
+        return not self.is_adopted or processes.is_execution(self.pid, self.b, self.key, journal)
+
+    def cut(self) -> None:
+        """Cut streams that grew over their cap; append-mode writers go on at the new end."""
+        if os.fstat(self.slot.out).st_size > self.cap:
+            os.ftruncate(self.slot.out, self.cap)
+            self.ocut = True
+        if os.fstat(self.slot.err).st_size > self.cap:
+            os.ftruncate(self.slot.err, self.cap)
+            self.ecut = True
