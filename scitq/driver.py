@@ -17,9 +17,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import apsw
+from typing import TYPE_CHECKING, Any
 
 from scitq.errors import (
     BadAnswer,
@@ -43,6 +41,9 @@ from scitq.store.executions import Exit, Order
 from scitq.store.lease import Lease
 from scitq.task import ExecutionId
 from scitq.worker import LOCAL, Capacity, WorkerId, WorkerRow, window
+
+if TYPE_CHECKING:
+    import apsw
 
 log = logging.getLogger("scitq")
 
