@@ -17,7 +17,9 @@ class Terminal:
 
     def __init__(self, folder: Path, environ: Mapping[str, str], *, columns: int = 80, rows: int = 30) -> None:
         self._socket = f"scitq-{uuid.uuid4().hex[:8]}"
-        self._environ = {**environ, "PS1": "$ ", "ENV": "", "LC_ALL": "C.UTF-8"}
+        sizes = ("COLUMNS", "LINES")  # a size that somebody exported must not hide the terminal's own
+        given = {name: value for name, value in environ.items() if name not in sizes}
+        self._environ = {**given, "PS1": "$ ", "ENV": "", "LC_ALL": "C.UTF-8"}
         # 'exec env' so that PS1 reaches the shell whatever the server makes of the environment.
         self._tmux(
             "-f", "/dev/null", "new-session", "-d", "-x", str(columns), "-y", str(rows), "-c", str(folder), "env", "PS1=$ ", "sh"
