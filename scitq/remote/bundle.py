@@ -59,20 +59,20 @@ def bundle() -> tuple[Path, str]:
     """The bundle's file and its SHA-256; built when the cache has none for these sources."""
     global _known
     stamp = _stamp()
-    if _known is not None and _known[0] == stamp and _is_whole(_known[1], _known[2]):
+    if _known is not None and _known[0] == stamp and is_whole(_known[1], _known[2]):
         return _known[1], _known[2]
     folder = _cache_folder()
     inputs = repr((stamp, _PACKAGE, importlib.util.MAGIC_NUMBER)).encode()
     index = folder / f"sources-{hashlib.sha256(inputs).hexdigest()[:32]}"
     digest = _read(index)
     path = folder / f"agent-{digest}.pyz"
-    if not digest or not _is_whole(path, digest):
+    if not digest or not is_whole(path, digest):
         data = build()
         digest = hashlib.sha256(data).hexdigest()
         path = folder / f"agent-{digest}.pyz"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _store(path, data)
-        _store(index, digest.encode())
+        store(path, data)
+        store(index, digest.encode())
     _known = (stamp, path, digest)
     return path, digest
 
@@ -95,14 +95,16 @@ def _read(index: Path) -> str:
         return ""
 
 
-def _is_whole(path: Path, digest: str) -> bool:
+def is_whole(path: Path, digest: str) -> bool:
+    """Whether the file is there and has that SHA-256."""
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest() == digest
     except OSError:
         return False
 
 
-def _store(path: Path, data: bytes) -> None:
+def store(path: Path, data: bytes) -> None:
+    """Write a private file, whole or not at all."""
     handle, fresh = tempfile.mkstemp(dir=path.parent, prefix=".agent-")
     try:
         with os.fdopen(handle, "wb") as file:

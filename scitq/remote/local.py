@@ -14,7 +14,7 @@ from pathlib import Path
 from scitq.errors import AgentFailed
 from scitq.remote.agent import address, root
 from scitq.remote.agent.__main__ import FLAGS
-from scitq.remote.bundle import bundle
+from scitq.remote.bundle import bundle, is_whole, store
 
 DEADLINE_S = 10.0
 AGAIN_S = 1.0
@@ -37,7 +37,7 @@ def ensure(folder: Path, *, linger: float = 60, command: Sequence[str] | None = 
         raise AgentFailed(
             f"{place}: the folder of the local worker cannot be made: {error.strerror}", folder=place
         ) from error
-    program = list(command) if command is not None else [sys.executable, *FLAGS, str(bundle()[0])]
+    program = list(command) if command is not None else [sys.executable, *FLAGS, _program(place)]
     program += ["agent", "--root", place, "--linger", f"{linger:g}"]
     _start(place, program)
     deadline, pause = time.monotonic() + DEADLINE_S, 0.002
@@ -55,6 +55,24 @@ def ensure(folder: Path, *, linger: float = 60, command: Sequence[str] | None = 
             )
         time.sleep(pause)
         pause = min(0.05, pause * 1.3)
+
+
+def _program(place: str) -> str:
+    """The bundle, copied into the root folder: keepers are started from it, also after the user emptied the cache."""
+    try:
+        path, digest = bundle()
+        own = Path(place, f"agent-{digest[:16]}.pyz")
+        if not is_whole(own, digest):
+            if not root.is_locked(place, "agent.lock") and not root.is_locked(place, "keeper.lock"):
+                for old in Path(place).glob("agent-*.pyz"):
+                    old.unlink(missing_ok=True)
+            store(own, path.read_bytes())
+    except OSError as error:
+        raise AgentFailed(
+            f"The agent's program cannot be stored: {error}. Free some space, or set XDG_CACHE_HOME to a folder that can be written.",
+            folder=place,
+        ) from error
+    return str(own)
 
 
 def _start(place: str, program: list[str]) -> None:

@@ -198,3 +198,32 @@ def test_the_log_is_bounded(tmp_path: Path) -> None:
         say(str(tmp_path), "agent", "x" * 100_000)
     sizes = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
     assert set(sizes) == {"agent.log", "agent.log.1"} and max(sizes.values()) < LOG_LIMIT + 200_000
+
+
+def test_keepers_start_also_after_the_cache_was_emptied(root: Path, tmp_path: Path) -> None:
+    local.ensure(root)
+    driver = Driver(root)
+    shutil.rmtree(bundle()[0].parent)
+    held = driver.held()
+    os.kill(held["keeper"], signal.SIGKILL)
+    assert driver.run(1, "true")["code"] == 0
+    assert driver.held()["keeper"] != held["keeper"]
+    driver.close()
+
+
+def test_who_waits_is_told_when_no_keeper_starts(root: Path) -> None:
+    local.ensure(root)
+    driver = Driver(root)
+    held = driver.held()
+    program = next(root.glob("agent-*.pyz"))
+    program.rename(root / "hidden")
+    os.kill(held["keeper"], signal.SIGKILL)
+    assert gone(held["keeper"])
+    reply = driver.ask("GET", "/held")
+    assert reply.status == 503 and "agent.log" in reply.json()["error"]
+    assert driver.ask("POST", "/commands", b'{"slots": 1}\n').status == 503
+    (root / "hidden").rename(program)
+    deadline = time.monotonic() + 20
+    while driver.ask("GET", "/held").status != 200:
+        assert time.monotonic() < deadline
+    driver.close()

@@ -256,7 +256,7 @@ class Agent:
         elif route == ("POST", "/commands"):
             self._commands(client, request)
         elif route == ("GET", "/held"):
-            self.keeper.ask({"held": 1}, lambda held: self._give_held(client, held))
+            self.keeper.ask({"held": 1}, lambda held: self._give_held(client, held), client)
         elif request.method == "GET" and request.path.startswith("/output/"):
             self.outputs.request(client, request)
         elif route == ("GET", "/stats"):
@@ -328,7 +328,7 @@ class Agent:
             return
         if stop:
             self.stop = stop
-        self.keeper.hand(b"\n".join(handed) + b"\n", lambda: self.reply(client, done))
+        self.keeper.hand(b"\n".join(handed) + b"\n", lambda: self.reply(client, done), client)
 
     def _events(self, client: Client, request: Request) -> None:
         self._check_epoch(request)
@@ -349,7 +349,7 @@ class Agent:
                     return
             self._give_events(client, start)
 
-        self.keeper.when_known(begin)
+        self.keeper.when_known(begin, client)
 
     def _acknowledge(self, offset: int) -> None:
         self.acked = max(self.acked, offset)

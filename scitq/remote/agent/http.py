@@ -12,7 +12,7 @@ from typing import Any
 HEAD_LIMIT = 32 << 10
 BODY_LIMIT = 256 << 20
 _REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 409: "Conflict",
-            411: "Length Required", 413: "Content Too Large", 500: "Internal Server Error"}  # fmt: skip
+            411: "Length Required", 413: "Content Too Large", 500: "Internal Server Error", 503: "Service Unavailable"}  # fmt: skip
 
 
 class BadRequest(Exception):

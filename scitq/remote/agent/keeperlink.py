@@ -16,12 +16,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from scitq.remote.agent import address, root
+from scitq.remote.agent.http import json_answer
 
 if TYPE_CHECKING:
     from scitq.remote.agent.agent import Agent
+    from scitq.remote.agent.http import Client
 
 FIRST_WAIT_S = 0.02
 LONGEST_WAIT_S = 5.0
+PATIENCE = 4
+"""After so many keepers in a row that do not start, who waits is told so."""
 
 
 class KeeperLink:
@@ -43,9 +47,11 @@ class KeeperLink:
         self.outbox = bytearray()
         self.wants_write = False
         self.tag = 0
-        self.open: dict[int, tuple[bytes, Callable[[dict[str, Any]], None]]] = {}
-        """What is not answered yet, oldest first."""
-        self.waiting: list[Callable[[], None]] = []
+        self.failures = 0
+        """Keepers in a row that could not be started."""
+        self.open: dict[int, tuple[bytes, Callable[[dict[str, Any]], None], Client | None]] = {}
+        """What is not answered yet, oldest first, with the client that waits for it."""
+        self.waiting: list[tuple[Callable[[], None], Client]] = []
 
     # Making the connection.
 
@@ -63,7 +69,7 @@ class KeeperLink:
         self.wants_write = False
         self.inbox.clear()
         self.outbox = bytearray(b'{"hello":1}\n')
-        for data, _ in self.open.values():
+        for data, _, _ in self.open.values():
             self.outbox += data
 
     def _start(self) -> None:
@@ -85,12 +91,26 @@ class KeeperLink:
         except OSError as error:
             root.say(self.agent.folder, "agent", f"cannot start a keeper: {error}")
             os.close(ready)
-            self._try_later()
+            self._failed()
             return
         finally:
             os.close(theirs)
         self.ready_pipe = ready
         self.agent.selector.register(ready, selectors.EVENT_READ, self)
+
+    def _failed(self) -> None:
+        """No keeper came of it. After some tries those who wait are told, rather than left hanging."""
+        self.failures += 1
+        if self.failures >= PATIENCE:
+            root.say(self.agent.folder, "agent", f"no keeper after {self.failures} tries; the command: {self.command}")
+            told = json_answer(503, {"error": f"the keeper does not start; see {self.agent.folder}/agent.log"})
+            clients = [client for _, _, client in self.open.values() if client] + [client for _, client in self.waiting]
+            self.open = {tag: entry for tag, entry in self.open.items() if entry[2] is None}
+            self.waiting.clear()
+            for client in dict.fromkeys(clients):
+                self.agent.outputs.drop(client)
+                self.agent.reply(client, told)
+        self._try_later()
 
     def _try_later(self) -> None:
         self.retry_at = time.monotonic() + self.wait
@@ -123,7 +143,7 @@ class KeeperLink:
             try:
                 probe = address.connect(self.agent.folder, "keeper.sock")
             except OSError:
-                self._try_later()  # it died, or another one holds the lock and is ending
+                self._failed()  # it died, or another one holds the lock and is ending
                 return
             probe.close()
             self.connect()
@@ -159,32 +179,34 @@ class KeeperLink:
             mask = selectors.EVENT_READ | (selectors.EVENT_WRITE if self.wants_write else 0)
             self.agent.selector.modify(self.sock, mask, self)
 
-    def _queue(self, data: bytes, call: Callable[[dict[str, Any]], None]) -> None:
-        self.open[self.tag] = (data, call)
+    def _queue(self, data: bytes, call: Callable[[dict[str, Any]], None], client: Client | None) -> None:
+        self.open[self.tag] = (data, call, client)
         if self.sock is not None:
             self.outbox += data
 
-    def ask(self, question: dict[str, Any], call: Callable[[dict[str, Any]], None]) -> None:
-        """Have `call` called with the keeper's answer."""
+    def ask(
+        self, question: dict[str, Any], call: Callable[[dict[str, Any]], None], client: Client | None = None
+    ) -> None:
+        """Have `call` called with the keeper's answer. `client`, if any, is told when no keeper can be had."""
         self.tag += 1
-        self._queue(json.dumps({**question, "tag": self.tag}).encode("ascii") + b"\n", call)
+        self._queue(json.dumps({**question, "tag": self.tag}).encode("ascii") + b"\n", call, client)
 
-    def hand(self, lines: bytes, call: Callable[[], None]) -> None:
+    def hand(self, lines: bytes, call: Callable[[], None], client: Client | None = None) -> None:
         """Hand commands on as they are; `call` once the keeper has them on disk."""
         self.tag += 1
-        self._queue(lines + b'{"sync":%d}\n' % self.tag, lambda _: call())
+        self._queue(lines + b'{"sync":%d}\n' % self.tag, lambda _: call(), client)
 
     def tell(self, message: dict[str, Any]) -> None:
         """Something that may be lost with the keeper."""
         if self.sock is not None:
             self.outbox += json.dumps(message).encode("ascii") + b"\n"
 
-    def when_known(self, call: Callable[[], None]) -> None:
+    def when_known(self, call: Callable[[], None], client: Client) -> None:
         """Call now, or when a keeper has said what its journal is."""
         if self.is_known:
             call()
         else:
-            self.waiting.append(call)
+            self.waiting.append((call, client))
 
     def _receive(self) -> None:
         assert self.sock is not None
@@ -222,7 +244,8 @@ class KeeperLink:
                 entry[1](said)
         elif "hello" in said:
             hello = said["hello"]
-            self.pid, self.wait, self.is_known = hello["pid"], FIRST_WAIT_S, True
+            self.pid, self.is_known = hello["pid"], True
+            self.wait, self.failures = FIRST_WAIT_S, 0
             is_new = hello["journal"] != agent.journal.id
             agent.journal.adopt(hello["journal"], hello["segments"])
             agent.rung = hello["end"]
@@ -231,5 +254,5 @@ class KeeperLink:
                 agent.journal_is_new()
             agent.folders.left(hello["left"])
             waiting, self.waiting = self.waiting, []
-            for call in waiting:
+            for call, _ in waiting:
                 call()

@@ -61,7 +61,7 @@ class Outputs:
         until = time.monotonic() + request.number("wait", 0.0, WAIT_LIMIT_S)
         peek = Peek(client, key, words[3], request.offset("from"), most, until)
         self.peeks.append(peek)
-        self.agent.keeper.when_known(lambda: self._look(peek))
+        self.agent.keeper.when_known(lambda: self._look(peek), client)
 
     def drop(self, client: Client) -> None:
         """The client is gone."""
@@ -88,10 +88,10 @@ class Outputs:
         if peek.slot is not None:
             path = os.path.join(self.agent.folder, "slot", str(peek.slot), peek.stream)
             peek.was_read = read_stream(path, peek.offset, peek.most, None)
-        self.agent.keeper.ask({"where": peek.key}, lambda said: self._told(peek, said))
+        self.agent.keeper.ask({"where": peek.key}, lambda said: self._told(peek, said), peek.client)
 
     def _told(self, peek: Peek, said: dict[str, Any]) -> None:
-        if peek.client.is_closed:
+        if peek.client.is_closed or peek not in self.peeks:
             return
         state = said["state"]
         if state == "running":
