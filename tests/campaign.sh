@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The long fault campaign: every crash test, 100 rounds each, from one printed seed.
-#   tests/campaign.sh [stage]     stage: a word for pytest -k (for instance: agent, store); default: everything
+# The long fault campaign: every test that kills, 100 rounds each, from one printed seed.
+#   tests/campaign.sh [stage]     stage: a word for pytest -k (for instance: agent, driver, kill); default: everything
 #   SCITQ_ROUNDS, SCITQ_SEED      how many rounds; the seed of an earlier run to repeat it
 set -euo pipefail
 
@@ -11,4 +11,4 @@ venv=${SCITQ_VENV:-$PWD/.venv-test}
 export SCITQ_ROUNDS=${SCITQ_ROUNDS:-100}
 export SCITQ_SEED=${SCITQ_SEED:-$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}
 echo "campaign: ${1:-everything}, $SCITQ_ROUNDS rounds, SCITQ_SEED=$SCITQ_SEED"
-exec pytest tests/crash -m "" ${1:+-k "$1"}
+exec pytest tests/crash tests/store/test_kill.py -m "" ${1:+-k "$1"}

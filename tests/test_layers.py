@@ -57,7 +57,12 @@ def imports(module: Path, *, types_too: bool = True) -> Iterator[tuple[int, str]
                 yield node.lineno, alias.name
         elif isinstance(node, ast.ImportFrom):
             above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
-            yield node.lineno, ".".join([*above, *([node.module] if node.module else [])])
+            source = ".".join([*above, *([node.module] if node.module else [])])
+            for alias in node.names:
+                # `from scitq import submission` names a module, not something that the package's root defines.
+                inner = ROOT.joinpath(*source.split("."), alias.name)
+                is_module = inner.with_suffix(".py").is_file() or inner.is_dir()
+                yield node.lineno, f"{source}.{alias.name}" if is_module else source
         queue.extend(ast.iter_child_nodes(node))
 
 

@@ -1,6 +1,6 @@
 """One writer per process: who runs the next transaction, and what its callers wait for.
 
-A caller that finds nobody writing runs its own function at once. Otherwise it queues up, and the writer thread takes all
+A caller that finds nobody writing or waiting runs its own function at once. Otherwise it queues up, and the writer thread takes all
 that queued while the last commit ran (group commit without a timed window). Handing every function to the thread would be
 simpler, but two thread switches cost 70 µs where the whole transaction takes 30.
 
@@ -69,6 +69,9 @@ class Writer:
         self._has_chores = False
         self._was_interrupted = False
         self._closing = False
+        # Several callers met in the last group: one that finds a gap now would get a commit of its own, where the group
+        # shares one (16 callers: 40 k/s instead of 20 k/s).
+        self._is_crowded = False
         self._inside: int | None = None  # the thread that runs a function now
         # The thread sleeps on the queue; who gives it work puts a token if it is not awake. `_awake` is cleared before
         # the last look at the work, and work is added before the look at `_awake`: one of the two sees the other.
@@ -93,7 +96,7 @@ class Writer:
             )
         job = Job(run, full)
         try:
-            if self._jobs or self.turn.locked() or not self._run_here(job, me):
+            if self._is_crowded or self._jobs or self.turn.locked() or not self._run_here(job, me):
                 job.await_by_lock()
                 self._enqueue(job)
                 self._await(job)
@@ -256,6 +259,7 @@ class Writer:
             job = self._jobs.popleft()
             if job.claim():
                 jobs.append(job)
+        self._is_crowded = len(jobs) > 1
         if not jobs:
             return []
         try:

@@ -3,8 +3,9 @@
     python faults.py PLAN agent|keeper --root DIR …
 
 PLAN is a JSON file: `role`, `number` and `when` ("before" or "after") name the call to die at, once per plan;
-`log` is where the hit (or, with number 0, every call) is written; `mutation` names a safeguard to take away, so that
-a test can show that the checks would notice.
+`log` is where the hit (or, with number 0, every call) is written. With `when` "fails", the calls named in `calls`
+fail with `errno` instead (a full disk, no more processes), `times` times from the chosen one on. `mutation` names a
+safeguard to take away, so that a test can show that the checks would notice.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class Faults:
         self.plan = plan
         self.role = role
         self.count = 0
+        self.failed = 0
         self.write, self.open = os.write, os.open
 
     def note(self, text: str, flags: int = 0) -> None:
@@ -43,12 +45,22 @@ class Faults:
             number = self.count
             if self.plan["number"] == 0:
                 self.note(f"{self.role} {number} {name}")
+            self.fail(number, name)
             self.die(number, name, "before")
             result = call(*args, **more)
             self.die(number, name, "after")
             return result
 
         return counted
+
+    def fail(self, number: int, name: str) -> None:
+        plan = self.plan
+        if plan["when"] != "fails" or number < plan["number"] or name not in plan["calls"]:
+            return
+        if self.failed < plan["times"]:
+            self.failed += 1
+            self.note(f"{self.role} {number} {name} fails")
+            raise OSError(plan["errno"], os.strerror(plan["errno"]))
 
     def die(self, number: int, name: str, when: str) -> None:
         if number == self.plan["number"] and when == self.plan["when"]:

@@ -5,6 +5,7 @@ Nothing is lost, doubled or mixed up. CI tries a seeded sample (`SCITQ_ROUNDS`, 
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import shutil
@@ -54,6 +55,29 @@ def test_killed_at_any_point_nothing_is_lost_or_doubled(tmp_path: Path, role: st
 
 
 @pytest.mark.parametrize(
+    ("error", "calls"),
+    [(errno.ENOSPC, ["write", "mkdir"]), (errno.EAGAIN, ["posix_spawn"]), (errno.EIO, ["write"])],
+    ids=["disk full", "no more processes", "disk broken"],
+)  # fmt: skip
+def test_a_machine_that_is_full_for_a_while_loses_nothing(tmp_path: Path, error: int, calls: list[str]) -> None:
+    all_calls = points_of(tmp_path / "count", "keeper")
+    numbers = [number for number, call in enumerate(all_calls, 1) if call.split()[-1] in calls and number > 40]
+    failed = 0
+    for number in random.Random(SEED).sample(numbers, 3):
+        folder = tmp_path / f"{number}"
+        folder.mkdir()
+        command, log = plan(folder, "keeper", number, "fails", errno=error, calls=calls, times=3)
+        scenario = Scenario(folder, command)
+        scenario.may_give_back = True
+        scenario.run()
+        hit = log.read_text() if log.exists() else ""
+        assert scenario.problems == [], f"{hit}: {scenario.problems} (seed {SEED}, in {folder})"
+        failed += hit.count("fails")
+    print(f"\n{failed} calls failed with {os.strerror(error)} (seed {SEED})")
+    assert failed
+
+
+@pytest.mark.parametrize(
     ("mutation", "role", "name"),
     [("no-start-line", "keeper", "posix_spawn"), ("late-start-line", "keeper", "posix_spawn"),
      ("no-order-file", "keeper", "posix_spawn"), ("no-delivery-record", "agent", "rename")],
@@ -64,7 +88,7 @@ def test_the_checks_notice_a_missing_safeguard(tmp_path: Path, mutation: str, ro
     for number in numbers[:40]:
         folder = tmp_path / f"{number}"
         folder.mkdir()
-        command, _ = plan(folder, role, number, "after", mutation)
+        command, _ = plan(folder, role, number, "after", mutation=mutation)
         scenario = Scenario(folder, command)
         scenario.run()
         if scenario.problems:

@@ -76,6 +76,8 @@ class Scenario:
         self.all_exits: dict[tuple[str, str], list[dict[str, Any]]] = {}
         self.collected: dict[str, dict[str, Any]] = {}
         self.keepers = 0
+        self.may_give_back = False
+        """Whether an execution may end as `unstarted`, which this run has to expect."""
         self.streams: dict[int, tuple[bytes, bytes]] = {}
         (folder / "place11").mkdir()
         (folder / "place11" / "old").touch()
@@ -213,6 +215,10 @@ class Scenario:
             if not all(whole.startswith(part) for whole, part in zip(expected, got, strict=True)):
                 self.problems.append(f"{number}: foreign bytes in {got}")
             return
+        if line["why"] == "unstarted" and self.may_give_back:
+            if ran:
+                self.problems.append(f"{number}: given back as never started, and ran")
+            return
         if number in CANCELLED:
             if line["why"] != "cancel":
                 self.problems.append(f"{number} was cancelled and ended by itself: {line}")
@@ -233,10 +239,10 @@ class Scenario:
                 self.problems.append(f"{number}: delivered a part")
 
 
-def plan(folder: Path, role: str, number: int, when: str, mutation: str | None = None) -> tuple[list[str], Path]:
-    """The command for an agent that dies there, and the log that says whether it did."""
+def plan(folder: Path, role: str, number: int, when: str, **more: Any) -> tuple[list[str], Path]:
+    """The command for an agent that dies (or fails) there, and the log that says whether it did."""
     log = folder / "hits"
     file = folder / "plan.json"
-    file.write_text(json.dumps({"role": role, "number": number, "when": when, "log": str(log), "mutation": mutation}))
+    file.write_text(json.dumps({"role": role, "number": number, "when": when, "log": str(log), **more}))
     launcher = Path(__file__).resolve().parents[1] / "crash" / "faults.py"
     return [sys.executable, str(launcher), str(file)], log

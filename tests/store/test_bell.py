@@ -16,6 +16,8 @@ from scitq.store.connection import Store
 from tests.store.small import SMALL, bodies, end, line, put, run_child, start_child, until
 
 HEARER = """
+import scitq.store.bell
+scitq.store.bell.LOOK_S = 3600.0
 store = Store.open(PATH, SMALL)
 store.subscribe(lambda: say("heard"))
 say("ready"); sys.stdin.readline(); store.close()

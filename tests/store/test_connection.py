@@ -482,6 +482,26 @@ with Store.open(PATH, SMALL) as store: say(*sorted(bodies(store.reader())), inte
     assert run_child(code, state_file) == ["before child child again parent ok"]
 
 
+def test_a_forked_child_that_opens_it_late_does_not_write_back_old_pages(state_file: Path) -> None:
+    code = """
+import subprocess
+store = Store.open(PATH, SMALL); store.write(put("before")); store.reader().execute("select 1").fetchall()
+out, into = os.pipe()
+if (pid := os.fork()) == 0:
+    os.read(out, 1)  # by now the file has been closed by all, and its WAL was another one's in between
+    with Store.open(PATH, SMALL) as again: again.write(put("child"))
+    os._exit(0)
+store.close()
+other = "import sys; from tests.store.small import *; from scitq.store.connection import Store\\n"
+other += "with Store.open(sys.argv[1], SMALL) as s: [s.write(put(f'other {n}')) for n in range(300)]"
+subprocess.run([sys.executable, "-c", other, PATH], check=True)
+os.write(into, b"!")
+assert os.waitpid(pid, 0)[1] == 0
+with Store.open(PATH, SMALL) as store: say(len(bodies(store.reader())), integrity(store.reader()))
+"""
+    assert run_child(code, state_file) == ["302 ok"]
+
+
 # Surroundings
 
 

@@ -293,6 +293,28 @@ say(sorted(os.listdir(Path(PATH).parent)))
     assert run_child(code, state_file) == ["True True True ok", "['lab.scitq', 'lab.scitq.d']"]
 
 
+def test_what_a_second_ctrl_c_leaves_behind_is_cleared_away(state_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Store.open(state_file, SMALL) as store:
+        assert store._lock is not None
+        release = store._lock.release
+
+        def struck() -> None:
+            monkeypatch.setattr(store._lock, "release", release)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(store._lock, "release", struck)
+        with pytest.raises(KeyboardInterrupt):
+            store.write(put("one"))
+        code = """
+import scitq.store.connection
+scitq.store.connection.OPEN_S = 5.0
+store = Store.open(PATH, SMALL); store.write(put("other")); store.close()
+"""
+        run_child(code, state_file)
+        store.write(put("two"))
+        assert bodies(store.reader()) == {"one", "other", "two"}
+
+
 # A full disk
 
 FULL = """

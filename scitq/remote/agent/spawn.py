@@ -90,10 +90,13 @@ class Spawner:
     def start(self, order: Order, slot: Slot, env: dict[str, str]) -> int:
         """The pid of the new process: leader of its own session and group. Raises CannotSpawn or NoRoom."""
         argv = order.argv
-        try:
-            if order.script is not None:
+        if order.script is not None:
+            try:
                 slot.write_command(order.script.encode("utf-8", "surrogateescape"))
-                argv = [argv[0], slot.command]
+            except OSError as error:
+                raise NoRoom(f"cannot write the script: {error.strerror}") from error
+            argv = [argv[0], slot.command]
+        try:
             if order.cwd is None:
                 os.fchdir(slot.work)
             else:
