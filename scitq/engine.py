@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -342,21 +343,37 @@ class Engine:
         self._drive()
         return count
 
-    def set_batch(self, name: str, **defaults: Any) -> dict[str, Any]:
+    def set_batch(self, batch: str, /, **defaults: Any) -> dict[str, Any]:
         """Give a batch default arguments for `submit` (retry, run_timeout, priority, env…); None takes one away.
+
+        Returns the defaults as they are then. Tasks that are already in the file keep what they have.
 
         Raises:
             BadInput: an argument makes no sense.
         """
-        name = submission.name_of("batch", name)
-        settings = {**tasks.settings(self._reader(), name), **defaults}
+        batch = submission.name_of("batch", batch)
+        settings = {**tasks.settings(self._reader(), batch), **defaults}
         settings = {key: value for key, value in settings.items() if value is not None}
-        if unknown := set(settings) - set(submission.BATCH_SETTINGS):
-            known = ", ".join(sorted(submission.BATCH_SETTINGS))
-            raise BadInput(f"{sorted(unknown)[0]} cannot be a default of a batch (it can be: {known}).")
+        if unknown := sorted(set(settings) - set(submission.BATCH_SETTINGS)):
+            known = ", ".join(submission.BATCH_SETTINGS)
+            raise BadInput(f"{unknown[0]} cannot be a default of a batch (known: {known}).")
         self._prepare({"command": "true", **settings})
-        self._write(lambda db: tasks.set_settings(db, name, settings))
+        self._write(lambda db: tasks.set_settings(db, batch, settings))
         return settings
+
+    # --- many at once ---------------------------------------------------------------------------------------------------
+
+    def where(self, condition: str) -> Selection:
+        """The tasks that meet a condition in SQL over the view `tasks`, to look at and then do something about.
+
+            q.where("batch = 'qc.fastp' and cause = 'timed_out'").relaunch()
+
+        Raises:
+            BadInput: the condition is not one; the error says what and where.
+        """
+        from scitq.store.analysis import select_ids
+
+        return Selection(self, [TaskId(id) for id in select_ids(self._reader(), condition)])
 
     # --- finding --------------------------------------------------------------------------------------------------------
 
@@ -672,6 +689,92 @@ class TaskList(Sequence[Task]):
 
     def __repr__(self) -> str:
         return f"<{len(self)} tasks of {self._engine.path.name}>"
+
+
+class Selection(Sequence[Task]):
+    """Tasks chosen by a condition, as they were at that moment. Each deed is one transaction; a task that cannot follow
+    (it has ended, is launched…) is left as it is, and the number of those that did is returned."""
+
+    def __init__(self, engine: Engine, ids: list[TaskId]) -> None:
+        self._engine = engine
+        self.ids = ids
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [Task(self._engine, id) for id in self.ids[index]]
+        return Task(self._engine, self.ids[index])
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} tasks of {self._engine.path.name}>"
+
+    def relaunch(self) -> int:
+        """Queue those that have ended once more."""
+        count = self._each(tasks.relaunch, FINAL)
+        self._engine._drive()
+        return count
+
+    def cancel(self) -> int:
+        """Cancel those that have not ended."""
+        return self._each(tasks.cancel, frozenset(TaskState) - FINAL)
+
+    def pause(self) -> int:
+        """Pause those that have not ended."""
+        return self._each(tasks.pause, frozenset(TaskState) - FINAL)
+
+    def resume(self) -> int:
+        """Let those that are paused or stopped go on."""
+        count = self._each(tasks.resume, LIVE | {TaskState.PAUSED})
+        self._engine._drive()
+        return count
+
+    def update(self, **changes: Any) -> int:
+        """Edit those that are not launched; what workers hold is called back for it. The number asked for is returned."""
+        engine = self._engine
+        count = 0
+        for page in _chunks(self.ids, 1000):
+            edits = [(row.id, *engine._edit_of(row, changes)) for row in tasks.select(engine._reader(), ids=page)]
+            count += engine._write(functools.partial(_update_all, edits))
+        return count
+
+    def delete(self) -> int:
+        """Remove them from the file, all or none.
+
+        Raises:
+            IllegalMove: one is on a worker, or needed by a task outside of the selection.
+        """
+        self._engine._delete(self.ids)
+        return len(self.ids)
+
+    def _each(self, deed: Callable[[apsw.Connection, int, TaskId], object], states: frozenset[TaskState]) -> int:
+        count = 0
+        for page in _chunks(self.ids, 1000):
+            count += self._engine._write(functools.partial(_do_to_all, deed, states, page))
+        return count
+
+
+def _do_to_all(
+    deed: Callable[[apsw.Connection, int, TaskId], object],
+    states: frozenset[TaskState],
+    ids: list[TaskId],
+    db: apsw.Connection,
+) -> int:
+    now = _now_ms()
+    able = [row.id for row in tasks.select(db, ids=ids) if row.state in states]
+    for id in able:
+        deed(db, now, id)
+    return len(able)
+
+
+def _update_all(edits: list[tuple[TaskId, dict[str, Any], dict[str, Any]]], db: apsw.Connection) -> int:
+    now, count = _now_ms(), 0
+    for id, changes, columns in edits:
+        with contextlib.suppress(IllegalMove):  # it was launched
+            tasks.update(db, now, id, changes, **columns)
+            count += 1
+    return count
 
 
 _open_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
