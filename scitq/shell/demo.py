@@ -172,7 +172,7 @@ def _watch(engine: Engine, screen: Screen, attention: Attention, handles: list[T
             if attention.is_asked_to_end or (deadline is not None and time.monotonic() >= deadline):
                 facts.hush()
                 return 143 if attention.is_asked_to_end else 130
-            attention.wait(0.25)
+            attention.wait(0.5, at_least_s=0.1)
     finally:
         end()
 

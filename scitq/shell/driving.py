@@ -33,6 +33,9 @@ AGENT_STOP_S = 3.0
 # What was away for longer than this is told when it comes home.
 AWAY_S = 5.0
 SETTLE_S = 1.0
+# How often the counts are looked at at most, and the speed: this process has tasks to hand out.
+LOOK_S = 0.2
+RATE_EVERY_S = 2.0
 
 
 # --- up -------------------------------------------------------------------------------------------------------------------------
@@ -60,6 +63,7 @@ def _drive(engine: Engine, screen: Screen, *, until_done: bool, may_choose: bool
     with Attention(engine) as attention:
         engine.drive()
         told = False
+        next_rate, speed = 0.0, 0
         while True:
             counts = engine.counts()
             if engine.is_driving and not told:
@@ -78,12 +82,14 @@ def _drive(engine: Engine, screen: Screen, *, until_done: bool, may_choose: bool
                 if news := home.news(now=True):
                     screen.say(news)
                 return _done(screen, before, counts)
-            screen.status_line(_status_line(engine, counts))
-            attention.wait(1.0)
+            if screen.errors_are_terminal:
+                if time.monotonic() >= next_rate:
+                    next_rate, speed = time.monotonic() + RATE_EVERY_S, rate(engine)
+                screen.status_line(_status_line(engine, counts, speed))
+            attention.wait(1.0, at_least_s=LOOK_S)
 
 
-def _status_line(engine: Engine, counts: dict[TaskState, int]) -> str:
-    speed = rate(engine)
+def _status_line(engine: Engine, counts: dict[TaskState, int], speed: int) -> str:
     return f"{engine.path.name} · {facts.counted(counts)}" + (f" · {speed:,}/min" if speed else "")
 
 
@@ -163,7 +169,7 @@ def _until_none_runs(engine: Engine, screen: Screen, attention: Attention, inter
     attention.watch(engine)
     while running := facts.live(counts := engine.counts()):
         screen.status_line(f"{engine.path.name} · {several(running, 'task')} still to end · {facts.counted(counts)}")
-        attention.wait(1.0)
+        attention.wait(1.0, at_least_s=LOOK_S)
         if attention.interrupts > interrupts or attention.is_asked_to_end:
             screen.clear_line()
             return False

@@ -156,12 +156,12 @@ class Follower:
             self.problem = problem
         finally:
             self.is_over = True
-            self._attention.wake()
+            self._attention.wake(urgently=True)
 
 
 def accompany(engine: Engine, task: Task, screen: Screen, *, stream: bool) -> int:
     """Stay until the task is over; gives its exit code. Ctrl-C leaves it running, twice cancels it."""
-    with Attention(engine) as attention:
+    with Attention() as attention:
         follower = Follower(task, screen, attention, stream=stream)
         leave_at: float | None = None
         has_cancelled = False

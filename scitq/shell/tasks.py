@@ -217,6 +217,8 @@ def _conditions(row: TaskRow, data: dict[str, Any], counts: dict[TaskState, int]
 
 def _attempt(one: ExecutionRow) -> str:
     now, found = facts.now_ms(), facts.execution_facts(one)
+    if one.ended_ms is None and one.started_ms is not None:
+        found["run_s"] = Seconds((now - one.started_ms) / 1000)
     time_s, cpu, memory = (shown(found[key], now) for key in ("run_s", "cpu_s", "peak_memory"))
     ended = (
         f"{found['cause']}{': ' + one.detail if one.detail else ''}, {shown(found['ended'], now)}"

@@ -166,6 +166,11 @@ class Transactions:
     def wants_checkpoint(self) -> bool:
         return self.wal_pages >= self._checkpoint_at
 
+    @property
+    def is_checkpoint_overdue(self) -> bool:
+        """The thread that should do it does not get its turn: whoever has the turn must."""
+        return self.wal_pages >= 2 * self._checkpoint_at
+
     def checkpoint(self) -> None:
         """Copy the WAL into the file as far as readers allow; when they do not, wait for as many pages again."""
         try:

@@ -171,6 +171,8 @@ class Writer:
             finally:
                 self._inside = None
                 self._lock.release()
+            if self._transactions.is_checkpoint_overdue:
+                self._transactions.checkpoint()
             # Still in turn: nobody else can have set it.
             changed, self._transactions.has_changed = self._transactions.has_changed, False
         if changed:

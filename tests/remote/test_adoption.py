@@ -180,7 +180,7 @@ def both_die_and(driver: Driver, change: Any) -> None:
 @pytest.fixture
 def stranger() -> Iterator[subprocess.Popen]:
     """A process that is none of ours, leader of its own session."""
-    env = {"PATH": "/usr/bin:/bin", "SCITQ_EXECUTION": "1", "SCITQ_JOURNAL": "another"}
+    env = {"PATH": "/usr/bin:/bin", "SCITQ_EXECUTION": "9", "SCITQ_JOURNAL": "another"}
     with subprocess.Popen(["sleep", "60"], start_new_session=True, env=env) as process:
         yield process
         assert process.poll() is None, "a stranger was ended"
@@ -236,18 +236,13 @@ def test_after_a_reboot_a_new_journal_tells_everything_again(driver: Driver, tmp
     begin(driver, tmp_path, 3)
     driver.say({"order": 4, "task": 4, "script": "sleep 60"})
     driver.seen("start", 4)
-    pids = [driver.seen("pid", 3)["pid"]]
     driver.say({"slots": 1}, {"order": 5, "task": 5, "argv": ["echo", "five"]})
     boot = processes.boot_id().encode()
     before = driver.journal
 
-    def cut_and_reboot(text: bytes) -> bytes:
-        lines = text.replace(boot, b"0" * len(boot)).splitlines(True)
-        return b"".join(lines)
-
-    both_die_and(driver, cut_and_reboot)
-    for pid in [*pids, *processes.with_execution("4", before)]:
-        os.killpg(processes.facts(pid).group, signal.SIGKILL)  # type: ignore[union-attr]
+    both_die_and(driver, lambda text: text.replace(boot, b"0" * len(boot)))
+    for group in {each.group for n in ("3", "4") for each in processes.with_execution(n, before).values()}:
+        os.killpg(group, signal.SIGKILL)
     driver.close()
     driver.exits.clear()
     driver.lines.clear()

@@ -28,7 +28,7 @@ WAYS: dict[str, Callable[[str], Any]] = {
     "S3 read_bytes": lambda path: Path(path).read_bytes(),
     "S3 copy": lambda path: shutil.copy(path, path + ".copy"),
     "S3 hash": lambda path: hashlib.md5(Path(path).read_bytes()),
-    "S3 compress": lambda path: gzip.open(path),
+    "S3 compress": gzip.open,
     "S6 mode=ro": lambda path: sqlite3.connect(f"file:{path}?mode=ro", uri=True),
     "S6b immutable": lambda path: sqlite3.connect(f"file://{path}?immutable=1", uri=True),
     "localhost": lambda path: sqlite3.connect(f"file://localhost{path}", uri=True),

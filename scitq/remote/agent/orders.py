@@ -32,6 +32,8 @@ def _encoded(text: Any, what: str) -> str:
         raise BadOrder(f"{what} must be a text")
     if "\0" in text:
         raise BadOrder(f"{what} holds a NUL, which no program can be given")
+    if text.isascii():
+        return text
     try:
         text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:

@@ -78,20 +78,22 @@ def _marks(execution: str, journal: str) -> tuple[bytes, bytes]:
 
 
 def is_execution(pid: int, since: float, execution: str, journal: str) -> bool:
-    """Whether `pid` still is the process that was spawned at `since` for this execution, not a recycled number."""
+    """Whether `pid` still is the process that was spawned at `since` for this execution, not a recycled number.
+
+    Our marks in its environment prove it, however late the stalled system began it. Without a readable environment
+    the time of its start must match.
+    """
     found = facts(pid)
     if found is None or found.group != pid or found.session != pid:
         return False
-    if found.started >= 0 and abs(found.started - since) > _MATCH_S:
-        return False
-    env = environment(pid)
-    if not env:
-        return True
+    env = environment(pid) or []
     marks = _marks(execution, journal)
     if marks[0] in env and marks[1] in env:
         return True
-    # A program may have written its title over its environment: only a whole, different environment is proof.
-    return not any(entry.startswith(b"PATH=") for entry in env)
+    # A program may have written its title over its environment: only a whole, different environment is proof against.
+    if any(entry.startswith(b"PATH=") for entry in env):
+        return False
+    return found.started < 0 or abs(found.started - since) <= _MATCH_S
 
 
 def find(execution: str, journal: str, since: float) -> int | None:

@@ -123,11 +123,11 @@ def resume(tasks: Tasks, facts: Facts) -> None:
         number = int(started["slot"])
         slot = Slot(tasks.folder, number)
         if os.path.isdir(f"exec/{key}"):
-            slot.folder = f"exec/{key}"  # handed over, and killed before that was written down
+            slot.move_to(f"exec/{key}")  # handed over, and killed before that was written down
         try:
             slot.open(is_whole=False)
         except OSError:
-            slot.folder = f"slot/{number}"
+            slot.move_to(f"slot/{number}")
             slot.make()  # somebody deleted it; the execution still needs a place in our books
         if pid and not slot.is_given:
             mine[number] = slot

@@ -14,17 +14,28 @@ import os
 WORK, INPUT, OUTPUT, TEMP, RESOURCE = FOLDERS = ("work", "input", "output", "temp", "resource")
 _MODE = 0o40700
 _OPEN = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-_PLACES = ("", *(f"/{name}" for name in FOLDERS))
 
 
 class Slot:
     """One run slot's folder. Paths are relative to the root, which is the keeper's current folder."""
 
-    __slots__ = ("command", "environment", "err", "err_path", "folder", "is_dirty", "number", "out", "out_path", "work")
+    __slots__ = (
+        "command",
+        "environment",
+        "err",
+        "err_path",
+        "folder",
+        "is_dirty",
+        "number",
+        "out",
+        "out_path",
+        "places",
+        "work",
+    )
 
     def __init__(self, root: str, number: int) -> None:
         self.number = number
-        self.folder = f"slot/{number}"
+        self.move_to(f"slot/{number}")
         full = f"{root}/{self.folder}"
         self.environment = {
             "INPUT": f"{full}/{INPUT}",
@@ -37,6 +48,11 @@ class Slot:
         self.out = self.err = self.work = -1
         self.is_dirty = False
         """Whether bytes of an earlier task are still in `out` or `err`."""
+
+    def move_to(self, folder: str) -> None:
+        """Say where the folder is."""
+        self.folder = folder
+        self.places = (folder, *(f"{folder}/{name}" for name in FOLDERS))
 
     @property
     def is_open(self) -> bool:
@@ -81,8 +97,8 @@ class Slot:
 
     def reset(self) -> None:
         """Mark all folders as untouched."""
-        for place in _PLACES:
-            os.utime(self.folder + place, (0, 0))
+        for place in self.places:
+            os.utime(place, (0, 0))
 
     def clean(self) -> None:
         """Empty the streams for the next task. The journal must already hold what they held."""
@@ -93,8 +109,8 @@ class Slot:
     def is_untouched(self) -> bool:
         """Whether no file was created, removed or renamed in the slot, and no folder made unreadable."""
         try:
-            for place in _PLACES:
-                found = os.stat(self.folder + place, follow_symlinks=False)
+            for place in self.places:
+                found = os.lstat(place)
                 if found[8] != 0 or found[0] != _MODE:
                     return False
         except OSError:
@@ -106,9 +122,8 @@ class Slot:
         try:
             if os.stat(self.folder)[8] != 0:
                 return False  # touched beside the five folders: the files of the slot may have been replaced
-            for place in _PLACES:
-                found = os.stat(self.folder + place, follow_symlinks=False)
-                if found.st_mode != _MODE or (place and os.listdir(self.folder + place)):
+            for place in self.places:
+                if os.lstat(place).st_mode != _MODE or (place != self.folder and os.listdir(place)):
                     return False
             self.reset()
         except OSError:

@@ -14,7 +14,9 @@ from scitq.remote.agent.orders import Order
 from scitq.remote.agent.slots import Slot
 
 DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
-_RESET = [number for number in signal.valid_signals() if number not in (signal.SIGKILL, signal.SIGSTOP)]
+_OURS = {signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGHUP}
+_RESET = tuple({number for number in signal.valid_signals() if signal.getsignal(number) == signal.SIG_IGN} | _OURS)
+"""Signals that this process ignores, or inherited as ignored: a task must not inherit that. Handlers end at exec."""
 
 
 class CannotSpawn(Exception):
