@@ -100,6 +100,11 @@ class ExecutionRow:
     wanted: Wanted
 
     @property
+    def stop_wanted(self) -> bool:
+        """It was asked to stop (which its worker may not know yet)."""
+        return self.wanted is Wanted.STOPPED
+
+    @property
     def cause(self) -> str | None:
         """Outcome and cause in one phrase: `failed (exit 3)`, `timed out (run)`, `lost`."""
         return describe(self.outcome, self.stage, self.exit_code, self.signal)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from scitq.states import Halt, TaskState, Wanted, WorkerState
+from scitq.states import Halt, TaskState, WorkerState
 from scitq.store import executions, tasks
 from scitq.task import TaskId, TaskRow
 
@@ -98,7 +98,7 @@ def _execution(engine: Engine, row: TaskRow) -> str:
     if last is None:
         return f"{row.label} is {row.state.word}" + (f": {row.reason}." if row.reason else ".")
     now = time.time_ns() // 1_000_000
-    stopping = " It was asked to stop." if last.wanted is Wanted.STOPPED and row.state.is_live else ""
+    stopping = " It was asked to stop." if last.stop_wanted and row.state.is_live else ""
     if row.state is TaskState.ASSIGNED:
         return f"{row.label} is assigned: {last.worker} holds it and starts it when a slot is free.{stopping}"
     if row.state is TaskState.RUNNING:

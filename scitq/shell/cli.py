@@ -7,7 +7,6 @@ Loads click and the table only; the engine is loaded by the command that needs i
 from __future__ import annotations
 
 import contextlib
-import difflib
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -127,6 +126,8 @@ class Group(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0] if args else ""
         if args and self.get_command(ctx, name) is None and not name.startswith("-"):
+            import difflib
+
             known = self.list_commands(ctx)
             near = (
                 difflib.get_close_matches(name, known, 1, 0.5)

@@ -97,8 +97,9 @@ class Screen:
                 text = cell if cell_len(cell) <= width else set_cell_size(cell, max(1, width) - 1).rstrip() + "…"
                 styled.append(Styled(text, style=_STYLES.get(cell, "")))
             table.add_row(*styled)
-        total = self.width if answer.cut else max(self.width, sum(widths) + 2 * len(widths))
-        console = Console(width=total, highlight=False, no_color=not self.has_colour, soft_wrap=not answer.cut)
+        # Wider than needed: the widths are decided above, and some versions of rich count the padding at the edge too.
+        total = sum(widths) + 4 * len(widths)
+        console = Console(width=total, highlight=False, no_color=not self.has_colour)
         with console.capture() as capture:
             console.print(table)
         for line in capture.get().splitlines():

@@ -18,7 +18,7 @@ from scitq.shell.answers import Column, Rows, Seconds, Text, clean, duration, is
 from scitq.shell.show import Screen
 from scitq.shell.submitting import conditions, words
 from scitq.shell.terminal import harmless
-from scitq.states import TaskState, Wanted
+from scitq.states import TaskState
 from scitq.store import executions, logs, tasks
 from scitq.task import ExecutionRow, TaskId, TaskRow
 
@@ -107,7 +107,7 @@ def _cause(row: TaskRow, last: ExecutionRow | None) -> str | None:
         return f"{(last.cause if last else None) or 'failed'}; again in {duration(wait_s)}"
     if row.state is TaskState.FAILED and last is not None:
         return last.cause + (f": {last.detail}" if last.detail else "") if last.cause else last.detail
-    if row.state.is_live and last is not None and last.wanted is Wanted.STOPPED:
+    if row.state.is_live and last is not None and last.stop_wanted:
         return "asked to stop"
     return None
 
