@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import selectors
+import signal
 import threading
 import time
 from collections import deque
@@ -34,7 +35,7 @@ from scitq.placement import place
 from scitq.remote import local
 from scitq.remote.link import Answer, Stream
 from scitq.remote.orders import lines, to_bytes
-from scitq.states import Outcome, Stage, TaskState, WorkerState
+from scitq.states import Outcome, Stage, TaskState, Wanted, WorkerState
 from scitq.store import executions, journal, logs, query, tasks, workers
 from scitq.store.connection import Store
 from scitq.store.executions import Exit, Order
@@ -74,7 +75,8 @@ class Contact:
     failures: int = 0
     next_try: float = 0.0
     slots_sent: int | None = None
-    stops_sent: set[ExecutionId] = field(default_factory=set)
+    # What the agent was told is wanted of executions, since this connection was made.
+    told: dict[ExecutionId, Wanted] = field(default_factory=dict)
     forget: list[ExecutionId] = field(default_factory=list)
     forget_logs: list[ExecutionId] = field(default_factory=list)
     tails: set[tuple[ExecutionId, int]] = field(default_factory=set)
@@ -391,10 +393,10 @@ class Driver:
         if contact.slots_sent != row.concurrency:
             commands.append({"slots": row.concurrency})
             contact.slots_sent = row.concurrency
-        for execution in executions.stops(db, row.id):
-            if execution not in contact.stops_sent:
-                contact.stops_sent.add(execution)
-                commands.append({"cancel": execution})
+        for execution, wanted in executions.wishes(db, row.id).items():
+            if contact.told.get(execution) is not wanted:
+                contact.told[execution] = wanted
+                commands.append(_wish(execution, wanted))
         if contact.forget:
             commands.append({"forget": contact.forget})
             contact.forget = []
@@ -477,7 +479,7 @@ class Driver:
         contact.events = contact.commands = contact.held = None
         contact.synced = False
         contact.slots_sent = None
-        contact.stops_sent.clear()
+        contact.told.clear()
         contact.asked.clear()
 
     def _say(self, contact: Contact, commands: list[dict[str, Any]]) -> None:
@@ -702,6 +704,15 @@ def _exited(db: apsw.Connection, now: int, plan: Plan, fields: Mapping[str, Any]
         plan.mean_run_s = end.run_s if plan.mean_run_s is None else 0.9 * plan.mean_run_s + 0.1 * end.run_s
     if ended and fields.get("kept"):
         (plan.forget if end.code == 0 else plan.forget_logs).append(execution)
+
+
+def _wish(execution: ExecutionId, wanted: Wanted) -> dict[str, Any]:
+    """What is wanted of an execution, in the agent's words."""
+    if wanted is Wanted.STOPPED:
+        return {"cancel": execution}
+    if wanted is Wanted.RECALLED:
+        return {"recall": execution}
+    return {"signal": execution, "number": signal.SIGSTOP if wanted is Wanted.SUSPENDED else signal.SIGCONT}
 
 
 def _private(path: str, flags: int) -> int:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
+import json
 import logging
 import os
 import threading
@@ -17,17 +19,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from scitq import submission
-from scitq.errors import BadInput, Closed, NoDriver, ScitqError, TaskFailed
+from scitq.errors import BadInput, Closed, IllegalMove, NoDriver, ScitqError, TaskFailed
 from scitq.handle import Task
-from scitq.states import FINAL, LIVE, TaskState, task_state
+from scitq.states import FINAL, LIVE, Halt, TaskState, task_state
 from scitq.store import executions, journal, logs, tasks, workers
 from scitq.store.connection import Store
 from scitq.store.lease import Lease
 from scitq.store.schema import SCHEMA
-from scitq.task import DEFAULT_BATCH, RETRY_DELAY_S, ExecutionId, Spec, TaskId, TaskRow, check_command
+from scitq.task import DEFAULT_BATCH, ExecutionId, Spec, TaskId, TaskRow, check_command
 from scitq.waiting import SLOW_LOOK_S, Arrivals, Changes
 from scitq.worker import WorkerRow
 
@@ -128,10 +130,10 @@ class Engine:
         batch: str | None = None,
         shell: bool | str = False,
         requires: Requirement = (),
-        retry: int = 0,
-        retry_delay: float = RETRY_DELAY_S,
+        retry: int | None = None,
+        retry_delay: float | None = None,
         run_timeout: float | None = None,
-        priority: int = 0,
+        priority: int | None = None,
         env: Mapping[str, str] | None = None,
         tags: Mapping[str, str] | Iterable[str] | None = None,
         input: Any = None,
@@ -149,9 +151,10 @@ class Engine:
 
         `command` is a string (split into words, no shell runs), a list of words, or with `shell=True` (or the name of a shell)
         a script of any length. `requires` are tasks (handles, numbers, names, or lists of them) that must succeed first.
-        `retry` is the number of further tries after a failure, the first after `retry_delay` seconds, each later one after
-        twice the wait. `run_timeout` is in seconds. A higher `priority` goes first. `env` is added to the task's environment.
-        On this machine's worker the command runs in the folder from which it was submitted. `tags` are for you to search by.
+        `retry` (0) is the number of further tries after a failure, the first after `retry_delay` (1) seconds, each later one
+        after twice the wait. `run_timeout` is in seconds. A higher `priority` (0) goes first. `env` is added to the task's
+        environment. `tags` are for you to search by. What is not given is taken from the batch's defaults (`set_batch`).
+        On this machine's worker the command runs in the folder from which it was submitted.
 
         The arguments after `tags` come with later stages; until then they are refused.
 
@@ -201,33 +204,42 @@ class Engine:
         return TaskList(self, ranges)
 
     def _bulk_prepare(self, common: Mapping[str, Any]) -> Callable[[Any], Prepared]:
+        """The check of one item of many. What they have in common is checked once; plain commands then cost little."""
+        settings: dict[str, dict[str, Any]] = {}
+        model = self._prepare({"command": "true", **common}, settings)
+        shell = common.get("shell", False)
+        tail = tasks.spec_text(tasks.spec_of(model.spec), without_command=True)
+
         def prepare(item: Any) -> Prepared:
             if isinstance(item, Mapping):
-                return self._prepare({**common, **item})
-            return self._prepare({**common, "command": item})
+                return self._prepare({**common, **item}, settings)
+            command, _ = check_command(item, shell)
+            return model._replace(spec=f'{{"command":{json.dumps(command)}{tail}')
 
         return prepare
 
-    def _prepare(self, given: dict[str, Any]) -> Prepared:
-        """Check one submission's arguments, before anything is written."""
-        try:
-            command = given.pop("command")
-        except KeyError:
-            raise BadInput("a task needs a command.") from None
-        command, shell = check_command(command, given.pop("shell", False))
-        name, batch = given.pop("name", None), given.pop("batch", None)
-        requires = given.pop("requires", ())
-        priority = given.pop("priority", 0)
-        fields: dict[str, Any] = {}
-        if given:
-            fields = submission.conditions(given)
-        if name is not None:
-            name = submission.name_of("name", name)
+    def _prepare(self, given: dict[str, Any], known: dict[str, dict[str, Any]] | None = None) -> Prepared:
+        """Check one submission's arguments, before anything is written. `known` holds settings of batches once read."""
+        batch = given.pop("batch", None)
         batch = DEFAULT_BATCH if batch is None else submission.name_of("batch", batch)
-        priority = submission.priority_of(priority)
-        parents = self._ids(requires) if requires != () else []
-        text = tasks.spec_text(Spec(command=command, shell=shell, **fields))
-        return name, batch, priority, text, parents
+        known = {} if known is None else known
+        if batch not in known:
+            known[batch] = tasks.settings(self._reader(), batch)
+        for key, value in known[batch].items():
+            if given.get(key) is None:
+                given[key] = value
+        if "command" not in given:
+            raise BadInput("a task needs a command.")
+        command, shell = check_command(given.pop("command"), given.pop("shell", False))
+        name, requires, priority = (given.pop(key, None) for key in ("name", "requires", "priority"))
+        fields = submission.conditions(given)
+        return Prepared(
+            None if name is None else submission.name_of("name", name),
+            batch,
+            0 if priority is None else submission.priority_of(priority),
+            tasks.spec_text(Spec(command=command, shell=shell, **fields)),
+            [] if requires is None else self._ids(requires),
+        )
 
     def _add(self, items: list[Prepared]) -> range:
         now = _now_ms()
@@ -236,9 +248,9 @@ class Engine:
 
         def add(db: apsw.Connection) -> tuple[range, int]:
             context = known[1] if known is not None and known[0] == key else tasks.context_id(db, _context(key))
-            batches = {batch: tasks.batch_id(db, batch) for batch in {item[1] for item in items}}
-            rows = [(name, batches[batch], priority, text) for name, batch, priority, text, _ in items]
-            requires = [item[4] for item in items] if any(item[4] for item in items) else None
+            batches = {batch: tasks.batch_id(db, batch) for batch in {item.batch for item in items}}
+            rows = [(name, batches[batch], priority, spec) for name, batch, priority, spec, _ in items]
+            requires = [item.requires for item in items] if any(item.requires for item in items) else None
             return tasks.add_many(db, now, rows, context, requires), context
 
         ids, context = self._write(add)
@@ -264,31 +276,104 @@ class Engine:
             return [id for one in requires for id in self._ids(one)]
         raise BadInput(f"requires must be tasks, their numbers or their names, not {type(requires).__name__}.")
 
-    def _update(self, task: TaskId, given: dict[str, Any]) -> None:
-        changes: dict[str, Any] = {}
+    def _update(self, task: TaskId, given: dict[str, Any], timeout_s: float | None) -> None:
+        changes, columns = self._edit_of(tasks.get(self._reader(), task), given)
+        now = _now_ms()
+        done = self._write(lambda db: tasks.update(db, now, task, changes, **columns))
+        if done:
+            return
+        self._wait_for(
+            lambda: not tasks.edit_pending(self._reader(), task), timeout_s, f"the worker's word on task {task}"
+        )
         row = tasks.get(self._reader(), task)
-        shell = given.pop("shell", None)
-        if "command" in given or shell is not None:
+        if any(getattr(row.spec, name) != value for name, value in changes.items()):
+            raise IllegalMove(
+                f"task {row.label} is already launched: cancel it first, or edit it once it has ended.", task=task
+            )
+
+    def _edit_of(self, row: TaskRow, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """An edit's arguments, checked: fields of the spec, and columns of the task."""
+        fields = {key: value for key, value in given.items() if value is not None or key == "run_timeout"}
+        changes: dict[str, Any] = {}
+        columns: dict[str, Any] = {}
+        shell = fields.pop("shell", None)
+        if "command" in fields or shell is not None:
             wanted = row.spec.shell if shell is None else shell
             changes["command"], changes["shell"] = check_command(
-                given.pop("command", row.spec.command), wanted or False
+                fields.pop("command", row.spec.command), wanted or False
             )
-        name = submission.name_of("name", given.pop("name")) if given.get("name") is not None else None
-        batch = submission.name_of("batch", given.pop("batch")) if given.get("batch") is not None else None
-        priority = given.pop("priority", None)
-        priority = None if priority is None else submission.priority_of(priority)
-        requires = self._ids(given.pop("requires")) if given.get("requires") is not None else None
-        changes.update(
-            submission.conditions(
-                {key: value for key, value in given.items() if key not in ("name", "batch", "requires")}
-            )
-        )
+        for key in ("name", "batch"):
+            if key in fields:
+                columns[key] = submission.name_of(key, fields.pop(key))
+        if "priority" in fields:
+            columns["priority"] = submission.priority_of(fields.pop("priority"))
+        if "requires" in fields:
+            columns["requires"] = self._ids(fields.pop("requires"))
+        changes.update(submission.conditions(fields))
+        if "run_timeout" in fields and fields["run_timeout"] is None:
+            changes["run_timeout"] = None
+        return changes, columns
+
+    def _delete(self, ids: Sequence[int]) -> None:
         now = _now_ms()
-        self._write(
-            lambda db: tasks.update(
-                db, now, task, changes, name=name, batch=batch, priority=priority, requires=requires
-            )
-        )
+        for execution in self._write(lambda db: tasks.delete(db, now, ids)):
+            for stream in (logs.OUT, logs.ERR):
+                logs.path(self.side, execution, stream).unlink(missing_ok=True)
+
+    # --- batches --------------------------------------------------------------------------------------------------------
+
+    def pause_batch(self, name: str, *, suspend: bool = False) -> int:
+        """Launch nothing more of a batch; with `suspend`, also stop what runs where it is. Returns how many executions
+        are called back or stopped.
+
+        Raises:
+            UnknownBatch: there is none of that name.
+        """
+        now = _now_ms()
+        return self._write(lambda db: tasks.halt(db, now, name, Halt.SUSPENDED if suspend else Halt.PAUSED))
+
+    def go_batch(self, name: str) -> int:
+        """Let a batch go on; returns how many stopped executions do.
+
+        Raises:
+            UnknownBatch: there is none of that name.
+        """
+        now = _now_ms()
+        count = self._write(lambda db: tasks.halt(db, now, name, Halt.GO))
+        self._drive()
+        return count
+
+    def set_batch(self, batch: str, /, **defaults: Any) -> dict[str, Any]:
+        """Give a batch default arguments for `submit` (retry, run_timeout, priority, env…); None takes one away.
+
+        Returns the defaults as they are then. Tasks that are already in the file keep what they have.
+
+        Raises:
+            BadInput: an argument makes no sense.
+        """
+        batch = submission.name_of("batch", batch)
+        settings = {**tasks.settings(self._reader(), batch), **defaults}
+        settings = {key: value for key, value in settings.items() if value is not None}
+        if unknown := sorted(set(settings) - set(submission.BATCH_SETTINGS)):
+            known = ", ".join(submission.BATCH_SETTINGS)
+            raise BadInput(f"{unknown[0]} cannot be a default of a batch (known: {known}).")
+        self._prepare({"command": "true", **settings})
+        self._write(lambda db: tasks.set_settings(db, batch, settings))
+        return settings
+
+    # --- many at once ---------------------------------------------------------------------------------------------------
+
+    def where(self, condition: str) -> Selection:
+        """The tasks that meet a condition in SQL over the view `tasks`, to look at and then do something about.
+
+            q.where("batch = 'qc.fastp' and cause = 'timed_out'").relaunch()
+
+        Raises:
+            BadInput: the condition is not one; the error says what and where.
+        """
+        from scitq.store.analysis import select_ids
+
+        return Selection(self, [TaskId(id) for id in select_ids(self._reader(), condition)])
 
     # --- finding --------------------------------------------------------------------------------------------------------
 
@@ -569,7 +654,14 @@ class Engine:
         return self._log_bytes(execution, stream, max(0, stored.size - count)) if stored else b""
 
 
-Prepared = tuple[str | None, str, int, str, list[int]]
+class Prepared(NamedTuple):
+    """A submission that has been checked."""
+
+    name: str | None
+    batch: str
+    priority: int
+    spec: str
+    requires: list[int]
 
 
 class TaskList(Sequence[Task]):
@@ -597,6 +689,92 @@ class TaskList(Sequence[Task]):
 
     def __repr__(self) -> str:
         return f"<{len(self)} tasks of {self._engine.path.name}>"
+
+
+class Selection(Sequence[Task]):
+    """Tasks chosen by a condition, as they were at that moment. Each deed is one transaction; a task that cannot follow
+    (it has ended, is launched…) is left as it is, and the number of those that did is returned."""
+
+    def __init__(self, engine: Engine, ids: list[TaskId]) -> None:
+        self._engine = engine
+        self.ids = ids
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [Task(self._engine, id) for id in self.ids[index]]
+        return Task(self._engine, self.ids[index])
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} tasks of {self._engine.path.name}>"
+
+    def relaunch(self) -> int:
+        """Queue those that have ended once more."""
+        count = self._each(tasks.relaunch, FINAL)
+        self._engine._drive()
+        return count
+
+    def cancel(self) -> int:
+        """Cancel those that have not ended."""
+        return self._each(tasks.cancel, frozenset(TaskState) - FINAL)
+
+    def pause(self) -> int:
+        """Pause those that have not ended."""
+        return self._each(tasks.pause, frozenset(TaskState) - FINAL)
+
+    def resume(self) -> int:
+        """Let those that are paused or stopped go on."""
+        count = self._each(tasks.resume, LIVE | {TaskState.PAUSED})
+        self._engine._drive()
+        return count
+
+    def update(self, **changes: Any) -> int:
+        """Edit those that are not launched; what workers hold is called back for it. The number asked for is returned."""
+        engine = self._engine
+        count = 0
+        for page in _chunks(self.ids, 1000):
+            edits = [(row.id, *engine._edit_of(row, changes)) for row in tasks.select(engine._reader(), ids=page)]
+            count += engine._write(functools.partial(_update_all, edits))
+        return count
+
+    def delete(self) -> int:
+        """Remove them from the file, all or none.
+
+        Raises:
+            IllegalMove: one is on a worker, or needed by a task outside of the selection.
+        """
+        self._engine._delete(self.ids)
+        return len(self.ids)
+
+    def _each(self, deed: Callable[[apsw.Connection, int, TaskId], object], states: frozenset[TaskState]) -> int:
+        count = 0
+        for page in _chunks(self.ids, 1000):
+            count += self._engine._write(functools.partial(_do_to_all, deed, states, page))
+        return count
+
+
+def _do_to_all(
+    deed: Callable[[apsw.Connection, int, TaskId], object],
+    states: frozenset[TaskState],
+    ids: list[TaskId],
+    db: apsw.Connection,
+) -> int:
+    now = _now_ms()
+    able = [row.id for row in tasks.select(db, ids=ids) if row.state in states]
+    for id in able:
+        deed(db, now, id)
+    return len(able)
+
+
+def _update_all(edits: list[tuple[TaskId, dict[str, Any], dict[str, Any]]], db: apsw.Connection) -> int:
+    now, count = _now_ms(), 0
+    for id, changes, columns in edits:
+        with contextlib.suppress(IllegalMove):  # it was launched
+            tasks.update(db, now, id, changes, **columns)
+            count += 1
+    return count
 
 
 _open_engines: weakref.WeakSet[Engine] = weakref.WeakSet()

@@ -5,6 +5,7 @@
     │   ├── NotSupported                a feature that this version does not have yet
     │   ├── UnknownTask (also KeyError) no such task, or several of that name
     │   ├── UnknownWorker (also KeyError)
+    │   ├── UnknownBatch (also KeyError)
     │   └── IllegalMove                 that state cannot be left that way
     ├── StateFileError
     │   ├── NotAStateFile               foreign or truncated file
@@ -77,6 +78,10 @@ class UnknownTask(BadInput, KeyError):
 
 class UnknownWorker(BadInput, KeyError):
     """No worker of that id or name."""
+
+
+class UnknownBatch(BadInput, KeyError):
+    """No batch of that name."""
 
 
 class IllegalMove(BadInput):

@@ -263,6 +263,27 @@ class Task:
             self._engine._drive()
         return state.word
 
+    def pause(self) -> str:
+        """Keep the task from being launched; if it runs already, stop it where it is (SIGSTOP). Returns the state's word."""
+        now = _now_ms()
+        state = self._engine._write(lambda db: tasks.pause(db, now, self.id))
+        return state.word
+
+    def resume(self) -> str:
+        """Let the task go on. Returns the state's word."""
+        now = _now_ms()
+        state = self._engine._write(lambda db: tasks.resume(db, now, self.id))
+        self._engine._drive()
+        return state.word
+
+    def delete(self) -> None:
+        """Remove the task and its history from the file. What it delivered to its output stays.
+
+        Raises:
+            IllegalMove: it is on a worker, or another task needs it.
+        """
+        self._engine._delete([self.id])
+
     def relaunch(self) -> Task:
         """Queue the task once more, though it has ended; what it blocked goes on.
 
@@ -274,14 +295,17 @@ class Task:
         self._engine._drive()
         return self
 
-    def update(self, **changes: Any) -> Task:
+    def update(self, *, timeout: float | None = 30.0, **changes: Any) -> Task:
         """Edit the task: the arguments of `Engine.submit`. What runs next runs as edited.
 
+        A task that a worker holds, but has not launched, is asked back first: this waits for the worker's word.
+
         Raises:
-            IllegalMove: a worker has it.
+            IllegalMove: it is already launched; nothing was changed.
             BadInput: an argument makes no sense.
+            TimeoutError: the worker has not answered in time; the edit is made, or dropped, when it does.
         """
-        self._engine._update(self.id, changes)
+        self._engine._update(self.id, changes, timeout)
         return self
 
 

@@ -48,6 +48,8 @@ class TaskState(IntEnum):
 
 LIVE = frozenset({TaskState.ASSIGNED, TaskState.STAGING, TaskState.RUNNING, TaskState.COLLECTING})
 FINAL = frozenset({TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED})
+# Live, but not launched as far as is known: a worker may still give it back.
+RECALLABLE = frozenset({TaskState.ASSIGNED, TaskState.STAGING})
 # Ends that keep dependents from ever running.
 BAD = frozenset({TaskState.FAILED, TaskState.CANCELLED, TaskState.BLOCKED})
 # A task in one of these has not been given to a worker: everything about it may still be edited.
@@ -55,8 +57,8 @@ UNPLACED = frozenset({TaskState.WAITING, TaskState.PENDING, TaskState.BLOCKED, T
 
 _T = TaskState
 # An agent's events come in rounds, so a short task may be seen to end before it was seen to start: every live state may end.
-# Back to the queue means waiting, or blocked, when a prerequisite was relaunched in the meantime.
-_ENDS = frozenset({_T.SUCCEEDED, _T.FAILED, _T.CANCELLED, _T.PENDING, _T.WAITING, _T.BLOCKED})
+# Back to the queue means waiting, or blocked, when a prerequisite was relaunched in the meantime; paused, when that was asked.
+_ENDS = frozenset({_T.SUCCEEDED, _T.FAILED, _T.CANCELLED, _T.PENDING, _T.WAITING, _T.BLOCKED, _T.PAUSED})
 
 TASK_MOVES: dict[TaskState, frozenset[TaskState]] = {
     _T.WAITING: frozenset({_T.PENDING, _T.ASSIGNED, _T.BLOCKED, _T.CANCELLED, _T.PAUSED}),
@@ -84,6 +86,7 @@ class Outcome(IntEnum):
     CANCELLED = 4
     EVICTED = 5
     LOST = 6
+    RECALLED = 7
 
     @property
     def word(self) -> str:
@@ -93,7 +96,30 @@ class Outcome(IntEnum):
     @property
     def is_free(self) -> bool:
         """The task is not to blame: another try does not count as a retry."""
-        return self in (Outcome.EVICTED, Outcome.LOST)
+        return self in (Outcome.EVICTED, Outcome.LOST, Outcome.RECALLED)
+
+
+class Wanted(IntEnum):
+    """What is wanted of a live execution: a state, compared by the agent whenever it can, not a signal that may be missed."""
+
+    RUN = 0
+    STOPPED = 1
+    RECALLED = 2
+    SUSPENDED = 3
+    RESUMED = 4
+
+
+class Halt(IntEnum):
+    """Whether a batch goes on: nothing new is launched while it is paused; suspended, what runs is stopped where it is."""
+
+    GO = 0
+    PAUSED = 1
+    SUSPENDED = 2
+
+    @property
+    def word(self) -> str:
+        """The name on screens and in JSON."""
+        return self.name.lower()
 
 
 class Stage(IntEnum):

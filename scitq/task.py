@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, NewType
 
 from scitq.errors import BadInput
-from scitq.states import Outcome, Stage, TaskState
+from scitq.states import Outcome, Stage, TaskState, Wanted
 
 TaskId = NewType("TaskId", int)
 ExecutionId = NewType("ExecutionId", int)
@@ -97,7 +97,12 @@ class ExecutionRow:
     run_s: float | None
     cpu_s: float | None
     peak_memory_bytes: int | None
-    stop_wanted: bool
+    wanted: Wanted
+
+    @property
+    def stop_wanted(self) -> bool:
+        """It was asked to stop (which its worker may not know yet)."""
+        return self.wanted is Wanted.STOPPED
 
     @property
     def cause(self) -> str | None:

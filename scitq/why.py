@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from scitq.states import TaskState, WorkerState
+from scitq.states import Halt, TaskState, WorkerState
 from scitq.store import executions, tasks
 from scitq.task import TaskId, TaskRow
 
@@ -72,6 +72,9 @@ def _queue(engine: Engine, row: TaskRow) -> str:
         cause = (last.cause if last else None) or "failed"
         wait_s = (row.not_before_ms - now) / 1000
         return f"its last try {cause}; retry {row.tries} of {row.spec.retry} in {wait_s:.0f} s."
+    halt = tasks.batches(db)[row.batch][0]
+    if halt is not Halt.GO:
+        return f"batch {row.batch} is {halt.word}. Let it go on: scitq batch go {row.batch}"
     if engine.driver() is None:
         return f"nobody drives {engine.path.name}. Start a driver: scitq up"
     known = engine.workers()

@@ -10,8 +10,7 @@ from pathlib import Path
 import apsw
 
 from scitq.states import BAD, LIVE, UNPLACED, TaskState
-from scitq.store import logs
-from scitq.store import query
+from scitq.store import logs, query
 
 _LIVE = ",".join(str(int(state)) for state in sorted(LIVE))
 _BAD = ",".join(str(int(state)) for state in sorted(BAD))

@@ -12,7 +12,7 @@ from typing import Any
 
 import apsw
 
-from scitq.states import Outcome, Stage, TaskState
+from scitq.states import Halt, Outcome, Stage, TaskState, Wanted
 from scitq.store import logs, query, tasks
 from scitq.task import Assignment, ExecutionId, ExecutionRow, Spec, TaskId
 from scitq.verdict import judge
@@ -20,7 +20,7 @@ from scitq.worker import WorkerId
 
 _COLUMNS = """execution.id, execution.task, worker.name, execution.attempt, execution.assigned, execution.started, execution.ended,
   execution.outcome, execution.stage, execution.exit_code, execution.signal, execution.detail, execution.run_s, execution.cpu_s,
-  execution.peak_memory, execution.stop_wanted from execution left join worker on worker.id = execution.worker"""
+  execution.peak_memory, execution.wanted from execution left join worker on worker.id = execution.worker"""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def begin(db: apsw.Connection, now_ms: int, assignments: Sequence[Assignment]) -
         found = query.row(
             db,
             f"""insert into execution(task, worker, attempt, assigned)
-            select id, ?2, 1 + (select count(*) from execution where task = ?1), ?3 from task
+            select id, ?2, 1 + (select count(*) from execution where task = ?1 and outcome is not {int(Outcome.RECALLED)}), ?3 from task
             where id = ?1 and state = {int(TaskState.PENDING)} returning id""",
             (task, worker, now_ms),
         )
@@ -117,14 +117,23 @@ def loads(db: apsw.Connection) -> dict[WorkerId, int]:
 
 
 def started(db: apsw.Connection, execution: ExecutionId, at_ms: int) -> None:
-    """The agent launched the command."""
-    row = query.row(db, "select task from execution where id = ? and ended is null and started is null", (execution,))
+    """The agent launched the command: what was to happen only before that cannot happen any more."""
+    row = query.row(
+        db,
+        """select task.id, wanted, hold, halt from execution join task on task.id = execution.task
+        join batch on batch.id = task.batch where execution.id = ? and ended is null and started is null""",
+        (execution,),
+    )
     if row is None:
         return
-    db.execute("update execution set started = ? where id = ?", (at_ms, execution))
+    task, wanted, hold, halt = row
+    if wanted == Wanted.RECALLED:  # too late to give it back; to be stopped where it is, if that is what it was for
+        wanted = Wanted.SUSPENDED if hold or halt == Halt.SUSPENDED else Wanted.RUN
+        tasks.settle_edit(db, at_ms, TaskId(task), launched=True)
+    db.execute("update execution set started = ?, wanted = ? where id = ?", (at_ms, int(wanted), execution))
     db.execute(
         f"update task set state = {int(TaskState.RUNNING)}, changed = ? where id = ? and state = {int(TaskState.ASSIGNED)}",
-        (at_ms, row[0]),
+        (at_ms, task),
     )
 
 
@@ -138,7 +147,7 @@ def exited(db: apsw.Connection, now_ms: int, end: Exit) -> bool:
         db,
         """update execution set exit_code = ?, signal = ?, why = ?, detail = ?, run_s = ?, cpu_s = ?, peak_memory = ?,
         log_due = ?, collect_due = ?, started = coalesce(started, ?) where id = ? and ended is null
-        returning task, stop_wanted""",
+        returning task, wanted""",
         (
             end.code, end.signal, end.why, end.note, end.run_s, end.cpu_s, end.peak_memory_bytes,
             log_due, end.collecting, now_ms - int(1000 * (end.run_s or 0)), end.execution,
@@ -146,7 +155,7 @@ def exited(db: apsw.Connection, now_ms: int, end: Exit) -> bool:
     )  # fmt: skip
     if found is None:
         return False
-    task, stop_wanted = found
+    task, wanted = found
     if end.output is None or end.output:
         logs.keep(db, end.execution, logs.OUT, end.output, end.output_size, end.output_cut)
     if end.error is None or end.error:
@@ -154,17 +163,20 @@ def exited(db: apsw.Connection, now_ms: int, end: Exit) -> bool:
     if log_due or end.collecting:
         db.execute(f"update task set state = {int(TaskState.COLLECTING)}, changed = ? where id = ?", (now_ms, task))
         return False
-    finish(db, now_ms, end.execution, *_outcome(end.why, end.code, end.note, stop_wanted=bool(stop_wanted)))
+    finish(db, now_ms, end.execution, *_outcome(end.why, end.code, end.note, Wanted(wanted)))
     return True
 
 
 def _outcome(
-    why: str | None, code: int | None, note: str | None, *, stop_wanted: bool
+    why: str | None, code: int | None, note: str | None, wanted: Wanted
 ) -> tuple[Outcome, Stage | None, str | None]:
     """An agent's words (why a command ended, its exit code, a note) in ours: outcome, stage and detail."""
     if why == "cancel":
         # Without a wish of ours it was not this task that had to stop, but its worker.
-        return (Outcome.CANCELLED, None, note) if stop_wanted else (Outcome.LOST, Stage.RUN, "its worker was stopped")
+        stopped = wanted is Wanted.STOPPED
+        return (Outcome.CANCELLED, None, note) if stopped else (Outcome.LOST, Stage.RUN, "its worker was stopped")
+    if why == "recall":
+        return Outcome.RECALLED, None, None
     if why == "timeout":
         return Outcome.TIMED_OUT, Stage.RUN, note
     if why == "unknown":
@@ -199,12 +211,12 @@ def log_arrived(db: apsw.Connection, now_ms: int, execution: ExecutionId) -> boo
 
 
 def _complete(db: apsw.Connection, now_ms: int, execution: ExecutionId) -> bool:
-    code, why, detail, stop_wanted, log_due, collect_due = query.one(
-        db, "select exit_code, why, detail, stop_wanted, log_due, collect_due from execution where id = ?", (execution,)
+    code, why, detail, wanted, log_due, collect_due = query.one(
+        db, "select exit_code, why, detail, wanted, log_due, collect_due from execution where id = ?", (execution,)
     )
     if log_due or collect_due:
         return False
-    finish(db, now_ms, execution, *_outcome(why, code, detail, stop_wanted=bool(stop_wanted)))
+    finish(db, now_ms, execution, *_outcome(why, code, detail, Wanted(wanted)))
     return True
 
 
@@ -215,12 +227,14 @@ def finish(
     found = query.row(
         db,
         """update execution set ended = ?, outcome = ?, stage = ?, detail = ?, log_due = 0, collect_due = 0
-        where id = ? and ended is null returning task, stop_wanted""",
+        where id = ? and ended is null returning task, wanted""",
         (now_ms, int(outcome), None if stage is None else int(stage), detail, execution),
     )
     if found is None:
         return
-    task, stop_wanted = found
+    task, wanted = found
+    if wanted == Wanted.RECALLED:
+        tasks.settle_edit(db, now_ms, task, launched=not outcome.is_free)
     if outcome is Outcome.SUCCEEDED:
         db.execute(
             f"update task set state = {int(TaskState.SUCCEEDED)}, execution = null, changed = ?, reason = null where id = ?",
@@ -228,7 +242,7 @@ def finish(
         )
         return
     spec_text, tries = query.one(db, "select spec, tries from task where id = ?", (task,))
-    verdict = judge(outcome, tasks.spec_of(spec_text), tries, stop_wanted=bool(stop_wanted))
+    verdict = judge(outcome, tasks.spec_of(spec_text), tries, stop_wanted=wanted == Wanted.STOPPED)
     if verdict.state is TaskState.PENDING:
         due = now_ms + int(verdict.delay_s * 1000) if verdict.delay_s else None
         tasks.requeue(db, now_ms, task, not_before_ms=due, tries=verdict.tries, reason=None)
@@ -240,14 +254,14 @@ def finish(
     tasks.block_dependents(db, now_ms, task)
 
 
-def stops(db: apsw.Connection, worker: WorkerId) -> list[ExecutionId]:
-    """Live executions of a worker that are wanted stopped."""
+def wishes(db: apsw.Connection, worker: WorkerId) -> dict[ExecutionId, Wanted]:
+    """What is wanted of a worker's live executions, where that is anything but to go on."""
     rows = query.rows(
         db,
-        "select id from execution indexed by execution_stop where worker = ? and ended is null and stop_wanted = 1",
+        "select id, wanted from execution indexed by execution_wanted where worker = ? and ended is null and wanted <> 0",
         (worker,),
     )
-    return [ExecutionId(id) for (id,) in rows]
+    return {ExecutionId(id): Wanted(wanted) for id, wanted in rows}
 
 
 def logs_due(db: apsw.Connection, worker: WorkerId) -> dict[ExecutionId, dict[int, int]]:
@@ -315,5 +329,5 @@ def _execution(row: tuple[Any, ...]) -> ExecutionRow:
         run_s=row[12],
         cpu_s=row[13],
         peak_memory_bytes=row[14],
-        stop_wanted=bool(row[15]),
+        wanted=Wanted(row[15]),
     )

@@ -38,7 +38,7 @@ create table worker_move(src integer not null, dst integer not null, primary key
 create table job_move(src integer not null, dst integer not null, primary key(src, dst)) strict, without rowid;
 
 create table batch(
-  id integer primary key, name text not null unique check(name <> ''),
+  id integer primary key, name text not null unique check(name <> ''), halt integer not null default 0,
   settings text not null default '{{}}' check(json_valid(settings))) strict;
 
 -- The circumstances of submission that hold on this machine only (folder, PATH): one row however many tasks share them.
@@ -62,12 +62,13 @@ create table task(
   context integer references context(id),
   execution integer,
   not_before integer,
+  hold integer not null default 0,
   name text,
   reason text,
   spec text not null check(json_valid(spec)),
   check((state in ({_LIVE})) = (execution is not null)),
   check(state not in ({int(_S.PENDING)},{_LIVE}) or unmet = 0)) strict;
-create index task_ready on task(priority desc, id, batch) where state = {int(_S.PENDING)} and not_before is null;
+create index task_ready on task(batch, priority desc, id) where state = {int(_S.PENDING)} and not_before is null;
 create index task_later on task(not_before) where not_before is not null;
 create index task_name on task(name) where name is not null;
 create index task_state on task(state, id);
@@ -84,15 +85,20 @@ create table execution(
   assigned integer not null, started integer, ended integer,
   outcome integer, stage integer, exit_code integer, signal integer, why text, detail text,
   run_s real, cpu_s real, peak_memory integer,
-  stop_wanted integer not null default 0,
+  wanted integer not null default 0,
   log_due integer not null default 0, collect_due integer not null default 0,
   spec text, check((ended is null) = (outcome is null))) strict;
 -- At most one execution of a task is live.
 create unique index execution_live on execution(task) where ended is null;
 create index execution_worker on execution(worker) where ended is null;
 create index execution_task on execution(task);
-create index execution_stop on execution(worker) where ended is null and stop_wanted = 1;
+create index execution_wanted on execution(worker) where ended is null and wanted <> 0;
 create index execution_due on execution(worker) where ended is null and log_due = 1;
+
+-- Edits of tasks that a worker holds: made once it has given the task back, dropped when it has launched it already.
+create table edit(
+  task integer primary key references task(id), execution integer not null,
+  data text not null check(json_valid(data))) strict;
 
 -- Output of ended executions. id = 2 * execution + (0 stdout, 1 stderr); content null: the bytes are in the side folder.
 create table log(id integer primary key, size integer not null, cut integer not null default 0, content blob) strict;

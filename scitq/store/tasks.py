@@ -11,9 +11,10 @@ from typing import Any
 
 import apsw
 
-from scitq.errors import IllegalMove, UnknownTask
+from scitq.errors import IllegalMove, UnknownBatch, UnknownTask
 from scitq.events import EventKind
-from scitq.states import BAD, FINAL, LIVE, UNPLACED, TaskState
+from scitq.states import BAD, FINAL, LIVE, UNPLACED, Halt, TaskState, Wanted
+from scitq.states import RECALLABLE as _RECALLABLE
 from scitq.store import journal, query
 from scitq.task import RETRY_DELAY_S, BatchId, ExecutionId, PendingTask, Spec, TaskId, TaskRow
 
@@ -23,9 +24,9 @@ _COLUMNS = """task.id, task.name, batch.name, task.state, task.priority, task.un
 _LISTED = "(select value from json_each(?))"
 
 
-def spec_text(spec: Spec) -> str:
-    """The stored form of a spec: JSON, fields at their default left out."""
-    fields: dict[str, Any] = {"command": spec.command}
+def spec_text(spec: Spec, *, without_command: bool = False) -> str:
+    """The stored form of a spec: JSON, fields at their default left out; or only what follows the command in it."""
+    fields: dict[str, Any] = {} if without_command else {"command": spec.command}
     if spec.shell is not None:
         fields["shell"] = spec.shell
     if spec.env:
@@ -38,7 +39,8 @@ def spec_text(spec: Spec) -> str:
         fields["run_timeout"] = spec.run_timeout
     if spec.tags:
         fields["tags"] = dict(spec.tags)
-    return json.dumps(fields, separators=(",", ":"))
+    text = json.dumps(fields, separators=(",", ":"))
+    return (f",{text[1:]}" if fields else "}") if without_command else text
 
 
 def spec_of(text: str) -> Spec:
@@ -172,18 +174,21 @@ def unblock_dependents(db: apsw.Connection, now_ms: int, task: int) -> None:
 def requeue(
     db: apsw.Connection, now_ms: int, task: int, *, not_before_ms: int | None, tries: int, reason: str | None
 ) -> TaskState:
-    """Put a task that has no execution any more back in the queue: pending, or waiting or blocked when a prerequisite
-    is not (or no longer) done. The row must leave its present state by this call."""
-    unmet = query.one(
+    """Put a task that has no execution any more back in the queue: pending; or waiting or blocked when a prerequisite is
+    not (or no longer) done; or paused, when that was asked. The row must leave its present state by this call."""
+    unmet, hold = query.one(
         db,
-        f"""select count(*) from requirement join task p on p.id = parent
-        where child = ? and p.state <> {int(TaskState.SUCCEEDED)}""",
+        f"""select (select count(*) from requirement join task p on p.id = parent
+          where child = task.id and p.state <> {int(TaskState.SUCCEEDED)}), hold from task where id = ?""",
         (task,),
-    )[0]
+    )
     bad = _worst_parent(db, task) if unmet else None
     state = TaskState.PENDING if not unmet else TaskState.BLOCKED if bad else TaskState.WAITING
+    if hold:
+        state, bad, reason = TaskState.PAUSED, None, None
     db.execute(
-        "update task set state = ?, unmet = ?, execution = null, not_before = ?, tries = ?, changed = ?, reason = ? where id = ?",
+        """update task set state = ?, unmet = ?, execution = null, not_before = ?, tries = ?, changed = ?, reason = ?
+        where id = ?""",
         (int(state), unmet, not_before_ms, tries, now_ms, _blame(bad) if bad else reason, task),
     )
     return state
@@ -206,6 +211,7 @@ def relaunch(db: apsw.Connection, now_ms: int, task: TaskId) -> TaskState:
             f"task {row.label} is {row.state.word}: only a task that has ended can be relaunched.", task=task
         )
     journal.note(db, now_ms, EventKind.RELAUNCHED, task=task)
+    db.execute("update task set hold = 0 where id = ?", (task,))
     state = requeue(db, now_ms, task, not_before_ms=None, tries=0, reason=None)
     if state is TaskState.BLOCKED:
         block_dependents(db, now_ms, task)
@@ -224,7 +230,9 @@ def cancel(db: apsw.Connection, now_ms: int, task: TaskId) -> TaskState:
         return row.state
     journal.note(db, now_ms, EventKind.CANCEL_ASKED, task=task, execution=row.execution)
     if row.execution is not None:
-        db.execute("update execution set stop_wanted = 1 where id = ? and ended is null", (row.execution,))
+        db.execute(
+            "update execution set wanted = ? where id = ? and ended is null", (int(Wanted.STOPPED), row.execution)
+        )
         return row.state
     db.execute(
         "update task set state = ?, changed = ?, not_before = null, reason = ? where id = ?",
@@ -232,6 +240,43 @@ def cancel(db: apsw.Connection, now_ms: int, task: TaskId) -> TaskState:
     )
     block_dependents(db, now_ms, task)
     return TaskState.CANCELLED
+
+
+def pause(db: apsw.Connection, now_ms: int, task: TaskId) -> TaskState:
+    """Keep a task from being launched; one that runs is stopped where it is (SIGSTOP). An ended one is left as it is."""
+    row = get(db, task)
+    if row.state in FINAL or row.state is TaskState.PAUSED:
+        return row.state
+    journal.note(db, now_ms, EventKind.UPDATED, task=task, pause=True)
+    db.execute("update task set hold = 1 where id = ?", (task,))
+    if row.execution is None:
+        _move(db, now_ms, task, TaskState.PAUSED, None)
+        return TaskState.PAUSED
+    _ask(db, row.execution, Wanted.RECALLED if row.state in _RECALLABLE else Wanted.SUSPENDED)
+    return row.state
+
+
+def resume(db: apsw.Connection, now_ms: int, task: TaskId) -> TaskState:
+    """Let a paused task go on, from where it was stopped if it had been launched."""
+    row = get(db, task)
+    journal.note(db, now_ms, EventKind.UPDATED, task=task, pause=False)
+    db.execute("update task set hold = 0 where id = ?", (task,))
+    if row.state is TaskState.PAUSED:
+        state = requeue(db, now_ms, task, not_before_ms=None, tries=row.tries, reason=None)
+        if state is TaskState.BLOCKED:
+            block_dependents(db, now_ms, task)
+        return state
+    if row.execution is not None:
+        _ask(db, row.execution, Wanted.RESUMED, where=f"wanted = {int(Wanted.SUSPENDED)}")
+    return row.state
+
+
+def _ask(db: apsw.Connection, execution: int, wanted: Wanted, where: str = "true") -> None:
+    """Say what is wanted of a live execution; a wish that it stop is not taken back."""
+    db.execute(
+        f"update execution set wanted = ? where id = ? and ended is null and wanted <> {int(Wanted.STOPPED)} and {where}",
+        (int(wanted), execution),
+    )
 
 
 def update(
@@ -244,34 +289,114 @@ def update(
     batch: str | None = None,
     priority: int | None = None,
     requires: Sequence[int] | None = None,
-) -> None:
-    """Edit a task that no worker has; `changes` are fields of its spec.
+) -> bool:
+    """Edit a task that has not been launched; `changes` are fields of its spec. True when the edit is made.
+
+    False when a worker holds the task without having launched it, as far as is known: the worker is asked to give it back,
+    and the edit is made then (or dropped, when it had been launched already): see `edit_pending`.
 
     Raises:
         UnknownTask: no such task, or prerequisite.
-        IllegalMove: a worker has the task, or a new prerequisite is younger than the task.
+        IllegalMove: it has been launched, or a new prerequisite is younger than the task.
     """
     row = get(db, task)
-    if row.state in LIVE:
+    if row.state in LIVE and row.state not in _RECALLABLE:
         raise IllegalMove(
-            f"task {row.label} is {row.state.word} on a worker: cancel it first, or edit it once it has ended.",
+            f"task {row.label} is already launched ({row.state.word}): cancel it first, or edit it once it has ended.",
             task=task,
         )
+    if row.execution is not None and requires is not None:
+        raise IllegalMove(f"what task {row.label} requires was met, and a worker holds it: pause it first.", task=task)
+    if row.execution is not None:
+        wanted: dict[str, Any] = {"changes": dict(changes), "name": name, "batch": batch, "priority": priority}
+        before = query.row(db, "select data from edit where task = ?", (task,))
+        if before is not None:  # a second edit before the first could be made: both hold
+            old = json.loads(before[0])
+            wanted = {"changes": {**old["changes"], **changes}} | {
+                key: old[key] if wanted[key] is None else wanted[key] for key in ("name", "batch", "priority")
+            }
+        db.execute("insert or replace into edit values (?, ?, ?)", (task, row.execution, json.dumps(wanted)))
+        _ask(db, row.execution, Wanted.RECALLED, where=f"wanted in ({int(Wanted.RUN)}, {int(Wanted.RECALLED)})")
+        return False
+    _edit(db, now_ms, row, changes, name=name, batch=batch, priority=priority)
+    if requires is not None:
+        _replace_requirements(db, now_ms, row, requires)
+    return True
+
+
+def edit_pending(db: apsw.Connection, task: TaskId) -> bool:
+    """Whether an edit waits for a worker to give the task back."""
+    return query.row(db, "select 1 from edit where task = ?", (task,)) is not None
+
+
+def settle_edit(db: apsw.Connection, now_ms: int, task: TaskId, *, launched: bool) -> None:
+    """A worker told what became of a task that had an edit waiting: make it, or drop it because it came too late."""
+    found = query.row(db, "delete from edit where task = ? returning data", (task,))
+    if found is None:
+        return
+    wanted = json.loads(found[0])
+    if launched:
+        journal.note(db, now_ms, EventKind.NOTE, task=task, edit="refused: already launched")
+    else:
+        _edit(db, now_ms, get(db, task), wanted.pop("changes"), **wanted)
+
+
+def _edit(
+    db: apsw.Connection,
+    now_ms: int,
+    row: TaskRow,
+    changes: Mapping[str, Any],
+    *,
+    name: str | None,
+    batch: str | None,
+    priority: int | None,
+) -> None:
     if changes:
         old = spec_text(row.spec)
         new = spec_text(Spec(**{**row.spec.__dict__, **changes}))
         # What an earlier execution ran stays known: it keeps the spec that this edit replaces.
-        db.execute("update execution set spec = ? where task = ? and spec is null", (old, task))
-        db.execute("update task set spec = ?, changed = ? where id = ?", (new, now_ms, task))
-        journal.note(db, now_ms, EventKind.UPDATED, task=task, fields=sorted(changes), before=json.loads(old))
+        db.execute("update execution set spec = ? where task = ? and spec is null", (old, row.id))
+        db.execute("update task set spec = ?, changed = ? where id = ?", (new, now_ms, row.id))
+        journal.note(db, now_ms, EventKind.UPDATED, task=row.id, fields=sorted(changes), before=json.loads(old))
     if name is not None:
-        db.execute("update task set name = ?, changed = ? where id = ?", (name, now_ms, task))
+        db.execute("update task set name = ?, changed = ? where id = ?", (name, now_ms, row.id))
     if batch is not None:
-        db.execute("update task set batch = ?, changed = ? where id = ?", (batch_id(db, batch), now_ms, task))
+        db.execute("update task set batch = ?, changed = ? where id = ?", (batch_id(db, batch), now_ms, row.id))
     if priority is not None:
-        db.execute("update task set priority = ?, changed = ? where id = ?", (priority, now_ms, task))
-    if requires is not None:
-        _replace_requirements(db, now_ms, row, requires)
+        db.execute("update task set priority = ?, changed = ? where id = ?", (priority, now_ms, row.id))
+
+
+def delete(db: apsw.Connection, now_ms: int, ids: Sequence[int]) -> list[ExecutionId]:
+    """Remove tasks with their history from the file; returns their executions, whose log files may go too.
+
+    Raises:
+        IllegalMove: one is live, or something else that has not ended waits for one that has not succeeded.
+    """
+    listed = json.dumps(sorted(ids))
+    live = query.row(db, f"select id from task where id in {_LISTED} and execution is not null limit 1", (listed,))
+    if live is not None:
+        label = get(db, TaskId(live[0])).label
+        raise IllegalMove(
+            f"task {label} is on a worker: cancel it and wait for its end before deleting it.", task=live[0]
+        )
+    needed = query.row(
+        db,
+        f"""select parent, child from requirement join task p on p.id = parent join task c on c.id = child
+        where parent in {_LISTED} and child not in {_LISTED} and p.state <> {int(TaskState.SUCCEEDED)}
+          and c.state in ({",".join(str(int(state)) for state in UNPLACED)}) limit 1""",
+        (listed, listed),
+    )
+    if needed is not None:
+        parent, child = get(db, TaskId(needed[0])), get(db, TaskId(needed[1]))
+        raise IllegalMove(f"task {child.label} requires {parent.label}: delete or cancel that one too.", task=parent.id)
+    gone = [ExecutionId(id) for (id,) in query.rows(db, f"select id from execution where task in {_LISTED}", (listed,))]
+    db.execute(f"delete from requirement where parent in {_LISTED} or child in {_LISTED}", (listed, listed))
+    logs_of = json.dumps([2 * id + stream for id in gone for stream in (0, 1)])
+    db.execute(f"delete from log where id in {_LISTED}", (logs_of,))
+    for table, column in (("edit", "task"), ("follow", "task"), ("execution", "task"), ("task", "id")):
+        db.execute(f"delete from {table} where {column} in {_LISTED}", (listed,))
+    journal.note(db, now_ms, EventKind.NOTE, deleted=len(ids), first=min(ids, default=0))
+    return gone
 
 
 def _replace_requirements(db: apsw.Connection, now_ms: int, row: TaskRow, requires: Sequence[int]) -> None:
@@ -367,14 +492,26 @@ def select(
 
 
 def pending(db: apsw.Connection, limit: int) -> list[PendingTask]:
-    """The tasks that could run now, best first."""
-    rows = query.rows(
+    """The tasks that could run now, best first: by priority, then age, over the batches that go on."""
+    batches = query.rows(
         db,
-        f"""select id, batch, priority from task indexed by task_ready
-        where state = {int(TaskState.PENDING)} and not_before is null order by priority desc, id limit ?""",
-        (limit,),
+        f"""select batch from counter join batch on batch.id = counter.batch
+        where state = {int(TaskState.PENDING)} and n > 0 and halt = {int(Halt.GO)}""",
     )
-    return [PendingTask(TaskId(id), BatchId(batch), priority) for id, batch, priority in rows]
+    # One look-up in the index for each batch with pending tasks: paused ones cost nothing, however many tasks they hold.
+    found = [
+        (-priority, id, batch)
+        for (batch,) in batches
+        for id, priority in query.rows(
+            db,
+            f"""select id, priority from task indexed by task_ready
+            where batch = ? and state = {int(TaskState.PENDING)} and not_before is null order by priority desc, id limit ?""",
+            (batch, limit),
+        )
+    ]
+    if len(batches) > 1:
+        found.sort()
+    return [PendingTask(TaskId(id), BatchId(batch), -worse) for worse, id, batch in found[:limit]]
 
 
 def release_due(db: apsw.Connection, now_ms: int) -> int:
@@ -432,14 +569,79 @@ def parent_counts(db: apsw.Connection, task: TaskId) -> dict[TaskState, int]:
 
 
 def ahead_of(db: apsw.Connection, row: TaskRow, limit: int = 10_000) -> int:
-    """How many pending tasks will be placed before this one (counted up to a limit)."""
-    found = query.one(
-        db,
-        f"""select count(*) from (select 1 from task where state = {int(TaskState.PENDING)} and not_before is null
-        and (priority > ? or (priority = ? and id < ?)) limit ?)""",
-        (row.priority, row.priority, row.id, limit),
+    """How many pending tasks will be placed before this one (counted up to a limit for each batch)."""
+    total = 0
+    for (batch,) in query.rows(db, f"select id from batch where halt = {int(Halt.GO)}"):
+        total += query.one(
+            db,
+            f"""select count(*) from (select 1 from task indexed by task_ready
+            where batch = ? and state = {int(TaskState.PENDING)} and not_before is null
+            and (priority > ? or (priority = ? and id < ?)) limit ?)""",
+            (batch, row.priority, row.priority, row.id, limit),
+        )[0]
+    return total
+
+
+def halt(db: apsw.Connection, now_ms: int, name: str, wanted: Halt) -> int:
+    """Pause or suspend a batch, or let it go on; returns how many executions of it are affected.
+
+    Raises:
+        UnknownBatch: no task was ever submitted to it.
+    """
+    batch = known_batch(db, name)
+    db.execute("update batch set halt = ? where id = ?", (int(wanted), batch))
+    journal.note(db, now_ms, EventKind.NOTE, batch=name, halt=wanted.word)
+    if wanted is Halt.GO:
+        return _want_of_batch(db, batch, Wanted.RESUMED, f"task.hold = 0 and wanted = {int(Wanted.SUSPENDED)}")
+    recalled = ",".join(str(int(state)) for state in _RECALLABLE)
+    count = _want_of_batch(db, batch, Wanted.RECALLED, f"task.state in ({recalled}) and wanted = {int(Wanted.RUN)}")
+    if wanted is Halt.SUSPENDED:
+        passing = f"{int(Wanted.RUN)}, {int(Wanted.RESUMED)}"
+        running = f"task.state = {int(TaskState.RUNNING)} and wanted in ({passing})"
+        count += _want_of_batch(db, batch, Wanted.SUSPENDED, running)
+    return count
+
+
+def _want_of_batch(db: apsw.Connection, batch: BatchId, wanted: Wanted, where: str) -> int:
+    return len(
+        query.rows(
+            db,
+            f"""update execution set wanted = ? where ended is null and id in
+            (select execution.id from execution join task on task.execution = execution.id
+             where task.batch = ? and execution.ended is null and {where}) returning id""",
+            (int(wanted), batch),
+        )
     )
-    return int(found[0])
+
+
+def known_batch(db: apsw.Connection, name: str) -> BatchId:
+    """The number of a batch.
+
+    Raises:
+        UnknownBatch: there is none of that name.
+    """
+    row = query.row(db, "select id from batch where name = ?", (name,))
+    if row is None:
+        known = ", ".join(sorted(name for (name,) in query.rows(db, "select name from batch limit 10")))
+        raise UnknownBatch(f"no batch is named {name!r} (known: {known or 'none'}).", batch=name)
+    return BatchId(row[0])
+
+
+def batches(db: apsw.Connection) -> dict[str, tuple[Halt, dict[str, Any]]]:
+    """Whether each batch goes on, and its settings."""
+    rows = query.rows(db, "select name, halt, settings from batch order by id")
+    return {name: (Halt(halt), json.loads(settings)) for name, halt, settings in rows}
+
+
+def settings(db: apsw.Connection, name: str) -> dict[str, Any]:
+    """The default arguments of a batch; empty for an unknown one."""
+    row = query.row(db, "select settings from batch where name = ?", (name,))
+    return json.loads(row[0]) if row is not None and row[0] != "{}" else {}
+
+
+def set_settings(db: apsw.Connection, name: str, values: Mapping[str, Any]) -> None:
+    """Replace the default arguments of a batch, which is made if it is new."""
+    db.execute("update batch set settings = ? where id = ?", (json.dumps(values), batch_id(db, name)))
 
 
 def follow(db: apsw.Connection, task: TaskId, until_ms: int) -> None:

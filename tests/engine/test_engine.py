@@ -434,7 +434,7 @@ def test_a_task_is_found_by_number_and_name_with_spaces_and_slashes(engine: Engi
         engine.task(4242)
 
 
-def test_an_edit_takes_effect_before_the_launch_and_is_refused_while_it_runs(open_engine: Opener) -> None:
+def test_an_edit_takes_effect_before_the_launch_and_is_refused_after_it(open_engine: Opener) -> None:
     waiting = open_engine(drive=False)
     task = waiting.submit("echo old", name="n")
     task.update(
@@ -448,11 +448,96 @@ def test_an_edit_takes_effect_before_the_launch_and_is_refused_while_it_runs(ope
     assert driving.task(task.id).result(WAIT_S).stdout == "new\nlines\n"
     busy = driving.submit("sleep 300")
     until(lambda: busy.state is TaskState.RUNNING, "the sleeper")
-    with pytest.raises(IllegalMove, match="running on a worker"):
+    with pytest.raises(IllegalMove, match="already launched"):
         busy.update(command="sleep 1")
     busy.cancel()
     busy.wait(WAIT_S)
     assert driving.task(task.id).update(run_timeout=5).row().spec.run_timeout == 5
+    assert driving.task(task.id).update(run_timeout=None).row().spec.run_timeout is None
+
+
+def test_a_late_edit_reaches_a_task_that_a_worker_already_holds(engine: Engine, tmp_path: Path) -> None:
+    engine.submit("true").result(WAIT_S)
+    engine.update_worker("local", concurrency=1, prefetch=3)
+    gate = engine.submit("until [ -e go ]; do sleep 0.02; done", shell=True)
+    until(lambda: gate.state is TaskState.RUNNING, "the gate")
+    staged = engine.submit("echo old")
+    until(lambda: staged.state is TaskState.ASSIGNED, "the prefetch")
+    staged.update(command="echo new")
+    with pytest.raises(IllegalMove, match="already launched"):
+        gate.update(command="true")
+    (tmp_path / "go").touch()
+    assert staged.result(WAIT_S).stdout == "new\n"
+    assert [attempt.outcome for attempt in staged.executions] == [Outcome.RECALLED, Outcome.SUCCEEDED]
+    sound(engine)
+
+
+def test_a_task_is_paused_before_its_launch_or_stopped_where_it_is(engine: Engine, tmp_path: Path) -> None:
+    held = engine.submit("echo held", requires=engine.submit("until [ -e go ]; do sleep 0.02; done", shell=True))
+    assert held.pause() == "paused"
+    ticking = engine.submit("while [ ! -e stop ]; do echo x >> ticks; sleep 0.01; done", shell=True, run_timeout=300)
+    until(lambda: (tmp_path / "ticks").exists() and ticking.state is TaskState.RUNNING, "the first tick")
+    assert ticking.pause() == "running"
+    until(lambda: _stands_still(tmp_path / "ticks"), "standing still")
+    (tmp_path / "go").touch()
+    assert held.status == "paused"
+    assert held.resume() in ("waiting", "pending")
+    assert held.result(WAIT_S).stdout == "held\n"
+    before = (tmp_path / "ticks").stat().st_size
+    ticking.resume()
+    until(lambda: (tmp_path / "ticks").stat().st_size > before, "going on")
+    (tmp_path / "stop").touch()
+    ticking.result(WAIT_S)
+    sound(engine)
+
+
+def _stands_still(path: Path) -> bool:
+    before = path.stat().st_size
+    time.sleep(0.15)
+    return path.stat().st_size == before
+
+
+def test_a_batch_is_paused_suspended_and_goes_on(engine: Engine, tmp_path: Path) -> None:
+    engine.submit("true", batch="other").result(WAIT_S)
+    engine.pause_batch("default") if "default" in engine.batches() else None
+    ticking = engine.submit("while [ ! -e stop ]; do echo x >> ticks; sleep 0.01; done", shell=True, batch="b")
+    until(lambda: (tmp_path / "ticks").exists(), "the first tick")
+    engine.pause_batch("b", suspend=True)
+    until(lambda: _stands_still(tmp_path / "ticks"), "standing still")
+    late = engine.submit("echo late", batch="b")
+    assert engine.submit("echo other", batch="other").result(WAIT_S).stdout == "other\n"
+    assert "batch b is suspended" in late.why()
+    assert late.status == "pending"
+    (tmp_path / "stop").touch()
+    engine.go_batch("b")
+    assert late.result(WAIT_S).stdout == "late\n"
+    ticking.result(WAIT_S)
+    with pytest.raises(BadInput, match="no batch is named 'nope'"):
+        engine.pause_batch("nope")
+
+
+def test_a_batch_gives_its_tasks_their_defaults(open_engine: Opener) -> None:
+    engine = open_engine(drive=False)
+    engine.set_batch("align", retry=4, run_timeout=60, env={"A": "b"}, priority=2)
+    row = engine.submit("true", batch="align", retry=1).row()
+    assert (row.spec.retry, row.spec.run_timeout, row.spec.env, row.priority) == (1, 60.0, {"A": "b"}, 2)
+    many = engine.submit_many(["true", {"command": "true", "retry": 0}], batch="align")
+    assert [task.row().spec.retry for task in many] == [4, 0]
+    assert engine.set_batch("align", retry=None) == {"run_timeout": 60, "env": {"A": "b"}, "priority": 2}
+    with pytest.raises(BadInput, match="retry must be"):
+        engine.set_batch("align", retry=-1)
+    with pytest.raises(BadInput, match="cannot be a default"):
+        engine.set_batch("align", name="x")
+
+
+def test_deleting_a_task_removes_its_log_file_too(engine: Engine) -> None:
+    task = engine.submit("head -c 50000 /dev/zero", shell=True)
+    task.result(WAIT_S)
+    assert list((engine.side / "logs").iterdir())
+    task.delete()
+    assert not list((engine.side / "logs").iterdir())
+    with pytest.raises(UnknownTask):
+        task.row()
 
 
 def test_why_has_a_sentence_for_every_state(open_engine: Opener, tmp_path: Path) -> None:

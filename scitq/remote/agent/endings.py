@@ -60,7 +60,8 @@ class Endings:
         if task.why is not None and not task.terminated:
             self._stop(task)
         elif task.why is None and task.timeout is not None and now >= task.m + task.timeout:
-            self.end(task, "timeout")
+            if task.suspended_at is None:
+                self.end(task, "timeout")
         elif task.kill_at is not None and now >= task.kill_at:
             task.kill_at = None
             self._signal(task, signal.SIGKILL)
@@ -72,8 +73,17 @@ class Endings:
     def signal(self, key: str, number: int) -> None:
         """Send a signal to the group of a running execution."""
         task = self.tasks.running.get(key)
-        if task is not None:
-            self._signal(task, number)
+        if task is None:
+            return
+        self._signal(task, number)
+        now = time.monotonic()
+        if number == signal.SIGSTOP and task.suspended_at is None:
+            task.suspended_at = now
+        elif number == signal.SIGCONT and task.suspended_at is not None:
+            if task.timeout is not None:  # the time that it stood still does not count
+                task.timeout += now - task.suspended_at
+                self.wake(task.m + task.timeout, key)
+            task.suspended_at = None
 
     def cancel(self, task: Task, grace: float | None) -> None:
         """End a running execution; a second cancel may shorten the grace."""

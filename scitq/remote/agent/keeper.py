@@ -341,6 +341,8 @@ class Keeper:
             if grace is not None and (isinstance(grace, bool) or not isinstance(grace, (int, float)) or grace < 0):
                 raise BadOrder("grace must be a number of seconds")
             tasks.cancel(said["cancel"], key_of(said["cancel"]), grace)
+        elif "recall" in said:
+            tasks.recall(said["recall"], key_of(said["recall"]))
         elif "ack" in said:
             tasks.acked = max(tasks.acked, int(said["ack"]))
         elif "collected" in said:

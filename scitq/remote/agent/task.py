@@ -15,7 +15,7 @@ class Task:
 
     __slots__ = (
         "at", "b", "cap", "deliver", "ecut", "grace", "id", "is_adopted", "key", "kill_at", "m", "ocut", "pid",
-        "pidfd", "slot", "terminated", "timeout", "why",
+        "pidfd", "slot", "suspended_at", "terminated", "timeout", "why",
     )  # fmt: skip
 
     def __init__(self, facts: dict[str, Any], slot: Slot) -> None:
@@ -34,6 +34,8 @@ class Task:
         """0 before the spawn, -1 when it was never written down."""
         self.why: str | None = facts.get("why")
         self.terminated = False
+        self.suspended_at: float | None = None
+        """Since when it is stopped (SIGSTOP) on request."""
         self.kill_at: float | None = None
         self.is_adopted = False
         self.pidfd = -1

@@ -281,6 +281,12 @@ class Tasks:
             self.queue.pop(key, None)
             self._never_ran(identity, key, "cancel", None, None)
 
+    def recall(self, identity: Any, key: str) -> None:
+        """Give an execution back that has not started, and never start it; one that has goes on."""
+        if key not in self.running and key not in self.ended:
+            self.queue.pop(key, None)
+            self._never_ran(identity, key, "recall", None, None)
+
     def stop_all(self) -> None:
         """Give back what is queued, end what runs."""
         for key, order in list(self.queue.items()):
