@@ -300,20 +300,14 @@ class Agent:
         handed: list[bytes] = []
         forgets: list[tuple[list[str], bool]] = []
         stop = None
-        for number, line in enumerate(request.body.split(b"\n"), 1):
-            if not line.strip():
+        for number, line, said in _commands_of(request.body):
+            if "forget" in said:
+                try:
+                    keys = [key_of(each) for each in said["forget"]]
+                except (ValueError, TypeError) as error:
+                    raise BadRequest(400, f"line {number}: forget needs a list of executions: {error}") from None
+                forgets.append((keys, bool(said.get("keep_work"))))
                 continue
-            try:
-                said = json.loads(line)
-                if not isinstance(said, dict):
-                    raise ValueError("not an object")
-                if "forget" in said:
-                    if not isinstance(said["forget"], list):
-                        raise ValueError("forget needs a list")
-                    forgets.append(([key_of(each) for each in said["forget"]], bool(said.get("keep_work"))))
-                    continue
-            except (ValueError, RecursionError) as error:
-                raise BadRequest(400, f"line {number}: {error}") from None
             if said.get("stop") in ("now", "when_idle"):
                 stop = said["stop"]
             handed.append(line)
@@ -383,6 +377,28 @@ class Agent:
         self.acked = self.told_ack = 0
         for poll in waiting:
             self._give_events(poll.client, self.journal.segments[0])
+
+
+def _commands_of(body: bytes) -> list[tuple[int, bytes, dict[str, Any]]]:
+    """(number, text, object) of each line; BadRequest names the first that is no object."""
+    lines = [(number, line) for number, line in enumerate(body.split(b"\n"), 1) if line and not line.isspace()]
+    try:
+        # All in one call is half the work; what it does not take as it should is looked at line by line.
+        objects = json.loads(b"[%s]" % b",".join([line for _, line in lines]))
+    except (ValueError, RecursionError):
+        objects = []
+    if len(objects) == len(lines) and all(type(said) is dict for said in objects):
+        return [(number, line, said) for (number, line), said in zip(lines, objects, strict=True)]
+    found = []
+    for number, line in lines:
+        try:
+            said = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise BadRequest(400, f"line {number}: {error}") from None
+        if not isinstance(said, dict):
+            raise BadRequest(400, f"line {number}: not an object")
+        found.append((number, line, said))
+    return found
 
 
 def main(folder: str, linger: float, slots: int | None, keeper_command: list[str]) -> int:
