@@ -7,7 +7,6 @@ finds its tasks again after its own death is `recovery`, what it says to agents 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import selectors
@@ -78,16 +77,15 @@ class Keeper:
         self.tasks.endings.watch_adopted(self.selector)
 
     def _hear_children(self) -> None:
-        """A signal of a child's end (or of the system's) wakes the loop through a socket."""
-        self.wake, sender = socket.socketpair()
-        self.wake.setblocking(False)
-        sender.setblocking(False)
-        self.sender = sender
+        """A signal of a child's end (or of the system's) wakes the loop through a pipe."""
+        self.wake, sender = os.pipe()
+        os.set_blocking(self.wake, False)
+        os.set_blocking(sender, False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGTERM, self._terminated)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+        signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
         self.selector.register(self.wake, selectors.EVENT_READ, None)
 
     def _terminated(self, *_: object) -> None:
@@ -103,9 +101,8 @@ class Keeper:
             children = first
             first = False
             for key, mask in ready:
-                if key.fileobj is self.wake:
-                    with contextlib.suppress(BlockingIOError):
-                        self.wake.recv(4096)
+                if key.fd == self.wake:
+                    os.read(self.wake, 4096)
                     children = True
                 elif key.fileobj is self.listener:
                     self._accept()
