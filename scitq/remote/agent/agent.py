@@ -412,7 +412,7 @@ def main(folder: str, linger: float, slots: int | None, keeper_command: list[str
         with contextlib.suppress(OSError), address.connect(folder, "agent.sock") as other:
             other.settimeout(2)
             other.sendall(b"GET /ping HTTP/1.1\r\nConnection: close\r\n\r\n")
-            if other.recv(64):
+            if b'"stopping": null' in other.recv(4096):
                 return 0
         if time.monotonic() > deadline:
             root.say(folder, "agent", "another agent has this folder but does not answer; see the pid in agent.lock")
