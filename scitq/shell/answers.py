@@ -35,7 +35,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Rows:
-    """A table. Rows may have fields without a column: JSON has them all. `notes` go to stderr."""
+    """A table. Rows may have fields without a column: JSON has them all, but those named `_…`. `notes` go to stderr."""
 
     columns: Sequence[Column]
     rows: Sequence[Mapping[str, Any]]

@@ -16,7 +16,7 @@ from scitq.events import Event, EventKind
 from scitq.shell import facts
 from scitq.shell.answers import Bytes, Column, Rows, Text, When, clean, several, size
 from scitq.shell.attention import Attention
-from scitq.shell.show import Screen
+from scitq.shell.show import Screen, visible
 from scitq.states import TaskState, WorkerState
 from scitq.store import executions, tasks
 from scitq.store import journal as entries
@@ -194,7 +194,7 @@ def journal(engine: Engine, args: SimpleNamespace) -> Rows | int:
     screen: Screen = args.screen
     limit = args.lines if args.lines is not None else 20 if args.since is None else 1000
     events = engine.journal(since=args.since, limit=limit) if limit else []
-    columns = [Column("id"), Column("time"), Column("what", gives=True)]
+    columns = [Column("id"), Column("_time", "time"), Column("what", gives=True)]
     if not args.follow:
         notes = (
             [f"More after {events[-1].id}: --since {events[-1].id}"]
@@ -208,9 +208,9 @@ def journal(engine: Engine, args: SimpleNamespace) -> Rows | int:
             for event in events:
                 row = _entry(engine, event)
                 if screen.as_json:
-                    screen.json(row)
+                    screen.json(visible(row))
                 else:
-                    screen.out(f"{row['id']:>7}  {row['time']}  {row['what']}")
+                    screen.out(f"{row['id']:>7}  {row['_time']}  {row['what']}")
             if attention.interrupts or attention.is_asked_to_end:
                 return 130
             events = engine.journal(since=seen)
@@ -226,7 +226,7 @@ def _entry(engine: Engine, event: Event) -> dict[str, Any]:
     return {
         "id": event.id,
         "at": When(event.at_ms),
-        "time": at.strftime(form),
+        "_time": at.strftime(form),
         "kind": event.kind.word,
         "task": event.task,
         "execution": event.execution,

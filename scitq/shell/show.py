@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 import sys
 import time
@@ -22,6 +23,8 @@ _STYLES = {
     "running": "cyan", "collecting": "cyan", "waiting": "dim",
 }  # fmt: skip
 _NARROWEST = 8
+# Blanks at the end of a line, before or after the end of its style.
+_BLANK_END = re.compile(r" +(\x1b\[0m)? *$")
 
 
 class Screen:
@@ -65,7 +68,7 @@ class Screen:
 
     def _rows(self, answer: Rows) -> None:
         if self.as_json:
-            self.json([dict(row) for row in answer.rows])
+            self.json([visible(row) for row in answer.rows])
             return
         if not answer.rows and not answer.head:
             return
@@ -103,7 +106,7 @@ class Screen:
         with console.capture() as capture:
             console.print(table)
         for line in capture.get().splitlines():
-            self.out(line.rstrip())
+            self.out(_BLANK_END.sub(r"\1", line))
 
     def _text(self, answer: Text) -> None:
         if self.as_json:
@@ -161,6 +164,11 @@ class Screen:
         for fd, filter in self._filters.items():
             write(fd, filter.end().encode(errors="backslashreplace"))
         self._filters.clear()
+
+
+def visible(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row without what only tables show (`_name`)."""
+    return {key: value for key, value in row.items() if not key.startswith("_")}
 
 
 class Log(logging.Handler):

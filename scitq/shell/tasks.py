@@ -88,15 +88,27 @@ def _nothing(engine: Engine, args: SimpleNamespace) -> str:
 def _listed(engine: Engine, row: TaskRow, *, long: bool) -> dict[str, Any]:
     last = executions.latest(engine._reader(), row.id)
     found = facts.task_facts(row, last)
-    found["task"] = row.name or row.spec.line()
-    found["why"] = _cause(row, last)
-    found["tried"] = f"{row.tries + 1}/{row.spec.retry + 1}" if last is not None else ""
+    found["_task"] = row.name or row.spec.line()
+    found["_why"] = _cause(row, last)
+    found["_tried"] = f"{row.tries + 1}/{row.spec.retry + 1}" if last is not None else ""
     if row.state.is_live and last is not None and last.started_ms is not None:
         found["run_s"] = Seconds((facts.now_ms() - last.started_ms) / 1000)
     if long:
-        found["line"] = row.spec.line()
-        found["requires"] = [int(parent.id) for parent in tasks.parents(engine._reader(), row.id, 20)]
+        found["_line"] = row.spec.line()
+        found["requires"] = [int(parent.id) for parent in tasks.parents(engine._reader(), row.id)]
+        found["_ranges"] = _ranges(found["requires"])
     return found
+
+
+def _ranges(ids: Sequence[int]) -> str:
+    """`1-24 30`."""
+    runs: list[list[int]] = []
+    for id in sorted(ids):
+        if runs and runs[-1][1] == id - 1:
+            runs[-1][1] = id
+        else:
+            runs.append([id, id])
+    return " ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
 
 
 def _cause(row: TaskRow, last: ExecutionRow | None) -> str | None:
@@ -117,23 +129,23 @@ def _columns(engine: Engine, rows: Sequence[dict[str, Any]], *, long: bool) -> l
     worker = [Column("worker")] if long or len(engine.workers()) > 1 else []
     columns = [
         Column("id"),
-        Column("task", "task", gives=True),
+        Column("_task", "task", gives=True),
         *batch,
         Column("status"),
         *worker,
         Column("run_s", "time"),
         Column("changed", "since"),
     ]
-    if any(row["why"] for row in rows):
-        columns.append(Column("why", "why", gives=True))
+    if any(row["_why"] for row in rows):
+        columns.append(Column("_why", "why", gives=True))
     if long:
         columns += [
             Column("created"),
             Column("priority"),
-            Column("tried", "tries"),
+            Column("_tried", "tries"),
             Column("run_timeout", "limit"),
-            Column("requires"),
-            Column("line", "command"),
+            Column("_ranges", "requires"),
+            Column("_line", "command"),
         ]
     return columns
 
@@ -141,10 +153,10 @@ def _columns(engine: Engine, rows: Sequence[dict[str, Any]], *, long: bool) -> l
 def _failed_columns() -> list[Column]:
     return [
         Column("id"),
-        Column("task", gives=True),
+        Column("_task", "task", gives=True),
         Column("worker"),
-        Column("why", "cause", gives=True),
-        Column("tried", "tries"),
+        Column("_why", "cause", gives=True),
+        Column("_tried", "tries"),
         Column("changed", "ended"),
     ]
 
