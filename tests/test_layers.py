@@ -21,7 +21,7 @@ AGENT = PACKAGE / "remote" / "agent"
 ALLOWED = {
     "apsw": ("scitq.store",),
     "sqlite_utils": ("scitq.store.analysis",),
-    "sqlite3": (),
+    "sqlite3": ("scitq.store.analysis",),  # private copies, and the classes of its exceptions; never the live file
     "fabric": ("scitq.remote.ssh",),
     "paramiko": ("scitq.remote.ssh",),
     "boto3": ("scitq.remote.providers.aws",),

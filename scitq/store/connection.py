@@ -129,18 +129,21 @@ class Store:
         self._refuse_if_dead()
         db: apsw.Connection | None = getattr(self._local, "db", None)
         if db is None:
-            db = connect(self.path, read_only=True)
-            with self._guarding:
-                # Only its thread owns it: when the thread ends, so does the connection.
-                self._readers = [ref for ref in self._readers if ref() is not None]
-                self._readers.append(weakref.ref(db))
-            self._local.db = db
+            db = self._local.db = self.connect_reader()
+        return db
+
+    def connect_reader(self) -> apsw.Connection:
+        """Another read-only connection, for one thread. It ends when nobody refers to it any more, or with the store."""
+        self._refuse_if_dead()
+        db = connect(self.path, read_only=True)
+        with self._guarding:
+            self._readers = [ref for ref in self._readers if ref() is not None]
+            self._readers.append(weakref.ref(db))
         return db
 
     def connect_to_copy(self) -> apsw.Connection:
         """A connection of one's own for VACUUM INTO, which `query_only` forbids though it only reads; close it afterwards."""
-        self._refuse_if_dead()
-        db = connect(self.path, read_only=True)
+        db = self.connect_reader()
         db.pragma("query_only", False)
         return db
 
