@@ -33,7 +33,9 @@ def raw(root: Path, data: bytes) -> bytes:
         ("[1, 2]", "line 2: not an object"),
         ('"text"', "line 2: not an object"),
         ('{"forget": 3}', "line 2: forget needs a list"),
-        ('{"forget": ["../../etc"]}', "line 2: an execution id is"),
+        ('{"slots": 1}, {"slots": 2}', "line 2"),
+        ('{"slots":', "line 2"),
+        ('{"forget": ["../../etc"]}', "an execution id is"),
         ("[" * 100_000, "line 2"),
     ],
 )

@@ -227,3 +227,19 @@ def test_who_waits_is_told_when_no_keeper_starts(root: Path) -> None:
     while driver.ask("GET", "/held").status != 200:
         assert time.monotonic() < deadline
     driver.close()
+
+
+def test_an_agent_that_is_ending_is_followed_by_a_new_one(root: Path) -> None:
+    local.ensure(root)
+    driver = Driver(root)
+    text = "trap '' TERM; echo ready; while :; do sleep 0.05; done"
+    driver.say({"order": 1, "script": text, "grace": 1})
+    while driver.ask("GET", "/output/1/out?wait=10").body != b"ready\n":
+        pass
+    old = driver.held()["pid"]
+    driver.say({"stop": "now"})
+    local.ensure(root)
+    driver.close()
+    assert driver.held()["pid"] != old
+    assert driver.exit_of(1)["why"] == "cancel"
+    driver.close()

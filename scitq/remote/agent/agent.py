@@ -300,20 +300,14 @@ class Agent:
         handed: list[bytes] = []
         forgets: list[tuple[list[str], bool]] = []
         stop = None
-        for number, line in enumerate(request.body.split(b"\n"), 1):
-            if not line.strip():
+        for number, line, said in _commands_of(request.body):
+            if "forget" in said:
+                try:
+                    keys = [key_of(each) for each in said["forget"]]
+                except (ValueError, TypeError) as error:
+                    raise BadRequest(400, f"line {number}: forget needs a list of executions: {error}") from None
+                forgets.append((keys, bool(said.get("keep_work"))))
                 continue
-            try:
-                said = json.loads(line)
-                if not isinstance(said, dict):
-                    raise ValueError("not an object")
-                if "forget" in said:
-                    if not isinstance(said["forget"], list):
-                        raise ValueError("forget needs a list")
-                    forgets.append(([key_of(each) for each in said["forget"]], bool(said.get("keep_work"))))
-                    continue
-            except (ValueError, RecursionError) as error:
-                raise BadRequest(400, f"line {number}: {error}") from None
             if said.get("stop") in ("now", "when_idle"):
                 stop = said["stop"]
             handed.append(line)
@@ -385,6 +379,28 @@ class Agent:
             self._give_events(poll.client, self.journal.segments[0])
 
 
+def _commands_of(body: bytes) -> list[tuple[int, bytes, dict[str, Any]]]:
+    """(number, text, object) of each line; BadRequest names the first that is no object."""
+    lines = [(number, line) for number, line in enumerate(body.split(b"\n"), 1) if line and not line.isspace()]
+    try:
+        # All in one call is half the work; what it does not take as it should is looked at line by line.
+        objects = json.loads(b"[%s]" % b",".join([line for _, line in lines]))
+    except (ValueError, RecursionError):
+        objects = []
+    if len(objects) == len(lines) and all(type(said) is dict for said in objects):
+        return [(number, line, said) for (number, line), said in zip(lines, objects, strict=True)]
+    found = []
+    for number, line in lines:
+        try:
+            said = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise BadRequest(400, f"line {number}: {error}") from None
+        if not isinstance(said, dict):
+            raise BadRequest(400, f"line {number}: not an object")
+        found.append((number, line, said))
+    return found
+
+
 def main(folder: str, linger: float, slots: int | None, keeper_command: list[str]) -> int:
     """Run the agent of this root; 0 when another one already does."""
     folder = os.path.realpath(folder)
@@ -396,7 +412,7 @@ def main(folder: str, linger: float, slots: int | None, keeper_command: list[str
         with contextlib.suppress(OSError), address.connect(folder, "agent.sock") as other:
             other.settimeout(2)
             other.sendall(b"GET /ping HTTP/1.1\r\nConnection: close\r\n\r\n")
-            if other.recv(64):
+            if b'"stopping": null' in other.recv(4096):
                 return 0
         if time.monotonic() > deadline:
             root.say(folder, "agent", "another agent has this folder but does not answer; see the pid in agent.lock")

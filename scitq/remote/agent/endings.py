@@ -13,6 +13,7 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any
 
+from scitq.remote.agent import processes
 from scitq.remote.agent.leftovers import POLL_S, Leftovers, terminate
 from scitq.remote.agent.slots import Slot
 from scitq.remote.agent.task import Task
@@ -28,7 +29,7 @@ class Endings:
         self.tasks = tasks
         self.journal = tasks.journal
         self.due: list[tuple[float, str]] = []
-        self.leftovers = Leftovers(self.journal.id, self.wake)
+        self.leftovers = Leftovers(self.journal.id, self.wake, processes.adopt_orphans())
 
     def wake(self, at: float, key: str) -> None:
         """Have `attend` look at an execution at that time."""

@@ -7,7 +7,6 @@ finds its tasks again after its own death is `recovery`, what it says to agents 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import selectors
@@ -18,7 +17,7 @@ import time
 import traceback
 from typing import Any
 
-from scitq.remote.agent import VERSION, address, processes, recovery, root
+from scitq.remote.agent import VERSION, address, recovery, root
 from scitq.remote.agent.orders import BadOrder, Order, OrderFile, key_of
 from scitq.remote.agent.tasks import Tasks
 
@@ -78,16 +77,15 @@ class Keeper:
         self.tasks.endings.watch_adopted(self.selector)
 
     def _hear_children(self) -> None:
-        """A signal of a child's end (or of the system's) wakes the loop through a socket."""
-        self.wake, sender = socket.socketpair()
-        self.wake.setblocking(False)
-        sender.setblocking(False)
-        self.sender = sender
+        """A signal of a child's end (or of the system's) wakes the loop through a pipe."""
+        self.wake, sender = os.pipe()
+        os.set_blocking(self.wake, False)
+        os.set_blocking(sender, False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGTERM, self._terminated)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+        signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
         self.selector.register(self.wake, selectors.EVENT_READ, None)
 
     def _terminated(self, *_: object) -> None:
@@ -103,9 +101,8 @@ class Keeper:
             children = first
             first = False
             for key, mask in ready:
-                if key.fileobj is self.wake:
-                    with contextlib.suppress(BlockingIOError):
-                        self.wake.recv(4096)
+                if key.fd == self.wake:
+                    os.read(self.wake, 4096)
                     children = True
                 elif key.fileobj is self.listener:
                     self._accept()
@@ -136,14 +133,9 @@ class Keeper:
         if self.stop == "now":
             tasks.stop_all()
         tasks.endings.attend(now)
-        is_stored = self._store_orders()
-        if tasks.launch(is_stored) and is_stored:
-            self.retry_at = None
-            for channel, tag in self.confirm:
-                channel.say({"synced": tag})
-            self.confirm.clear()
-        else:
-            self.retry_at = now + RETRY_S
+        is_stored = not self.accepted or self._store_orders()
+        is_written = tasks.launch(is_stored) and is_stored
+        self.retry_at = None if is_written else now + RETRY_S
         if tasks.running:
             if self.cap_at is None:
                 self.cap_at = now + CAP_S
@@ -155,6 +147,10 @@ class Keeper:
             self.cap_at = None
         self._tidy()
         self._ring(now)
+        if self.confirm and is_written and not tasks.unrung:  # else it leaves with the next ring, in one message
+            for channel, tag in self.confirm:
+                channel.say({"synced": tag})
+            self.confirm.clear()
         for channel in list(self.channels.values()):
             if channel.outbox and not channel.wants_write:
                 self._send(channel)
@@ -164,8 +160,6 @@ class Keeper:
                 self.stop = "alone"
 
     def _store_orders(self) -> bool:
-        if not self.accepted:
-            return True
         try:
             self.orders.append(bytes(self.accepted))
         except OSError as error:
@@ -243,6 +237,8 @@ class Keeper:
     def _may_end(self) -> bool:
         if self.tasks.endings.leftovers.groups:
             return False
+        if self.confirm:
+            return False  # somebody waits for an answer, which comes with the next ring
         if self.stop == "now":
             return not self.tasks.running and self.journal.flush()
         if self.tasks.running or self.tasks.queue or (self.tasks.owed and self.stop == "when_idle"):
@@ -388,7 +384,6 @@ def main(folder: str, slots: int, ready: int | None) -> int:
     held = root.lock(folder, "keeper.lock")
     if held is None:
         return 75
-    processes.adopt_orphans()
     try:
         keeper = Keeper(folder, slots)
         if ready is not None:

@@ -39,7 +39,7 @@ def terminate(group: int) -> None:
 class Leftovers:
     """What ended executions have left alive. `wake` asks to be called at a time (`attend`, by the loop)."""
 
-    def __init__(self, journal: str, wake: Callable[[float, str], None]) -> None:
+    def __init__(self, journal: str, wake: Callable[[float, str], None], is_parent: bool) -> None:
         self.journal = journal
         self.wake = wake
         self.groups: dict[str, tuple[int, float]] = {}
@@ -47,7 +47,7 @@ class Leftovers:
         self.strangers: dict[int, frozenset[str]] = {}
         """Orphans that became our children, and the executions they may come from."""
         try:
-            self.children = os.open(f"/proc/self/task/{os.getpid()}/children", os.O_RDONLY)
+            self.children = os.open(f"/proc/self/task/{os.getpid()}/children", os.O_RDONLY) if is_parent else -1
         except OSError:
             self.children = -1  # without it, or without being the parent of orphans, daemons go unnoticed
 
@@ -55,14 +55,16 @@ class Leftovers:
         """Whether anything of an ended task still lives. `own` are the children that are running tasks."""
         if task.is_adopted:
             return self._of_adopted(task)
+        if self.children >= 0:
+            # Whatever lives on has an ancestor among our children, since orphans come to us: none, and all is said.
+            pids = os.pread(self.children, 1 << 16, 0)
+            if pids.count(b" ") <= len(own):
+                return False
+        else:
+            pids = b""
         is_left = is_group(task.pid)
         if is_left:
             self.end(task.key, task.pid, task.grace)
-        if self.children < 0:
-            return is_left
-        pids = os.pread(self.children, 1 << 16, 0)
-        if pids.count(b" ") <= len(own):
-            return is_left
         for word in pids.split():
             pid = int(word)
             if pid not in own:

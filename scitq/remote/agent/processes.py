@@ -125,13 +125,13 @@ def with_execution(execution: str, journal: str) -> dict[int, Facts]:
     return found
 
 
-def adopt_orphans() -> None:
-    """Become the parent of orphaned descendants (Linux); without it escaped daemons go unnoticed, no more."""
+def adopt_orphans() -> bool:
+    """Become the parent of orphaned descendants (Linux). False where that cannot be had."""
     if sys.platform != "linux":
-        return
+        return False
     try:
         import ctypes
 
-        ctypes.CDLL(None, use_errno=True).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+        return bool(ctypes.CDLL(None, use_errno=True).prctl(36, 1, 0, 0, 0) == 0)  # PR_SET_CHILD_SUBREAPER
     except (ImportError, OSError, AttributeError):
-        return
+        return False
