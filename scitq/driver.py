@@ -31,16 +31,16 @@ from scitq.errors import (
     WorkerError,
 )
 from scitq.events import EventKind
-from scitq.placement import place
+from scitq.placement import could_ever, place
 from scitq.remote import local
 from scitq.remote.link import Answer, Stream
 from scitq.remote.orders import lines, to_bytes
 from scitq.states import Outcome, Stage, TaskState, Wanted, WorkerState
 from scitq.store import executions, journal, logs, query, tasks, workers
 from scitq.store.connection import Store
-from scitq.store.executions import Exit, Order
+from scitq.store.executions import Exit, Load, Order
 from scitq.store.lease import Lease
-from scitq.task import ExecutionId
+from scitq.task import ExecutionId, Need
 from scitq.worker import LOCAL, Capacity, WorkerId, WorkerRow, window
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ POLL_S = 600
 CANDIDATE_S = 1.0
 RECONNECT_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 FETCH_BYTES = 4 << 20
+# What is kept of what an agent says of its machine.
+FACTS = ("cpus", "memory", "gpus", "gpu_models", "python", "host", "version")
 
 
 @dataclass
@@ -306,6 +308,7 @@ class Driver:
             if plan.held is not None and not _news_first(plan):
                 self._reconcile(db, now, plan)
         tasks.release_due(db, now)
+        self._explain_needs(db, known)
         free = _free(db, known, {worker: plan.mean_run_s for worker, plan in plans.items() if plan.synced})
         room = sum(capacity.slots + capacity.queue for capacity in free.values())
         if room:
@@ -315,6 +318,20 @@ class Driver:
             ):
                 plans[order.worker].commands.append(self._order(db, order))
         return plans
+
+    def _explain_needs(self, db: apsw.Connection, known: dict[WorkerId, WorkerRow]) -> None:
+        """Say of requests that no worker could ever meet, even with nothing else to do, that this is so."""
+        if any(not row.facts for row in known.values()):
+            return  # not all have been asked yet what they are
+        for kind, (need, note) in tasks.needs(db).items():
+            if need is None:
+                continue
+            if any(could_ever(need, _total(row)) for row in known.values()):
+                found = None
+            else:
+                found = f"no worker has {need.describe()}: {', '.join(_has(row) for row in known.values()) or 'there is none'}"
+            if found != note:
+                tasks.note_need(db, kind, found)
 
     def _follow_plan(self, plan: Plan) -> None:
         """The transaction is in the file: what it decided becomes the present, and is said to the agent."""
@@ -330,9 +347,7 @@ class Driver:
         """Compare what the agent holds with what the file says it should hold: repeat orders that never arrived, and call
         lost what was running and is not there any more."""
         assert plan.held is not None
-        facts: dict[str, Any] = {
-            key: plan.held[key] for key in ("cpus", "memory", "python", "host", "version") if key in plan.held
-        }
+        facts: dict[str, Any] = {key: plan.held[key] for key in FACTS if key in plan.held}
         held = {int(id) for id in plan.held["held"]}
         plan.held = None
         plan.synced = True
@@ -349,7 +364,7 @@ class Driver:
         row = workers.find(db, int(plan.worker))
         if row.state in (WorkerState.PREPARING, WorkerState.UNREACHABLE):
             workers.move(db, now, plan.worker, WorkerState.READY)
-        if facts != dict(row.facts):
+        if any(row.facts.get(key) != value for key, value in facts.items()):
             workers.describe(db, plan.worker, facts)
 
     def _order(self, db: apsw.Connection, order: Order) -> dict[str, Any]:
@@ -361,6 +376,14 @@ class Driver:
             command["argv"] = spec.argv()
         if spec.env:
             command["env"] = dict(spec.env)
+        if order.slots > 1:
+            command["slots"] = order.slots
+        if spec.cpus is not None:
+            command["cpu"] = max(1, int(spec.cpus))
+        if spec.memory is not None:
+            command["memory"] = spec.memory
+        if spec.gpus:
+            command["gpus"] = list(order.gpus)
         if spec.run_timeout is not None:
             command["timeout"] = spec.run_timeout
         command["deliver"] = str(self._store.side / "outputs" / str(order.task))
@@ -633,12 +656,28 @@ def _free(
         row = known.get(worker)
         if row is None or row.state is not WorkerState.READY:
             continue
-        held = loads.get(worker, 0)
-        slots = max(0, row.concurrency - held)
-        queue = max(0, window(row.concurrency, row.prefetch, mean_run_s) - max(held, row.concurrency))
+        load = loads.get(worker, Load())
+        slots = max(0, row.concurrency - load.slots)
+        queue = max(0, window(row.concurrency, row.prefetch, mean_run_s) - max(load.slots, row.concurrency))
         if slots or queue:
-            free[worker] = Capacity(slots=slots, queue=queue, concurrency=row.concurrency)
+            free[worker] = Capacity(
+                slots=slots, queue=queue, concurrency=row.concurrency, cpus=row.cpus,
+                memory=max(0, row.memory - load.memory), memory_total=row.memory,
+                gpus=tuple(gpu for gpu in row.gpus if gpu not in load.gpus), gpu_count=len(row.gpus),
+            )  # fmt: skip
     return free
+
+
+def _total(row: WorkerRow) -> Capacity:
+    """All that a worker has."""
+    return Capacity(
+        slots=row.concurrency, concurrency=row.concurrency, cpus=row.cpus, memory=row.memory, memory_total=row.memory,
+        gpus=row.gpus, gpu_count=len(row.gpus),
+    )  # fmt: skip
+
+
+def _has(row: WorkerRow) -> str:
+    return f"{row.name} has {Need(row.cpus, row.memory, len(row.gpus)).describe()}"
 
 
 def _apply(db: apsw.Connection, now: int, plan: Plan, answer: Answer) -> None:

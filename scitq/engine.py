@@ -29,7 +29,7 @@ from scitq.store import executions, journal, logs, tasks, workers
 from scitq.store.connection import Store
 from scitq.store.lease import Lease
 from scitq.store.schema import SCHEMA
-from scitq.task import DEFAULT_BATCH, ExecutionId, Spec, TaskId, TaskRow, check_command
+from scitq.task import DEFAULT_BATCH, ExecutionId, Need, Spec, TaskId, TaskRow, check_command
 from scitq.waiting import SLOW_LOOK_S, Arrivals, Changes
 from scitq.worker import WorkerRow
 
@@ -233,12 +233,14 @@ class Engine:
         command, shell = check_command(given.pop("command"), given.pop("shell", False))
         name, requires, priority = (given.pop(key, None) for key in ("name", "requires", "priority"))
         fields = submission.conditions(given)
+        spec = Spec(command=command, shell=shell, **fields)
         return Prepared(
             None if name is None else submission.name_of("name", name),
             batch,
             0 if priority is None else submission.priority_of(priority),
-            tasks.spec_text(Spec(command=command, shell=shell, **fields)),
+            tasks.spec_text(spec),
             [] if requires is None else self._ids(requires),
+            spec.need,
         )
 
     def _add(self, items: list[Prepared]) -> range:
@@ -249,7 +251,11 @@ class Engine:
         def add(db: apsw.Connection) -> tuple[range, int]:
             context = known[1] if known is not None and known[0] == key else tasks.context_id(db, _context(key))
             batches = {batch: tasks.batch_id(db, batch) for batch in {item.batch for item in items}}
-            rows = [(name, batches[batch], priority, spec) for name, batch, priority, spec, _ in items]
+            needs = {item.need: tasks.need_id(db, item.need) for item in items if item.need is not None}
+            rows = [
+                (name, batches[batch], priority, spec, needs[need] if need else 0)
+                for name, batch, priority, spec, _, need in items
+            ]
             requires = [item.requires for item in items] if any(item.requires for item in items) else None
             return tasks.add_many(db, now, rows, context, requires), context
 
@@ -439,13 +445,21 @@ class Engine:
         return workers.all_of(self._reader())
 
     def loads(self) -> dict[int, int]:
-        """How many executions each worker (by number) holds."""
-        return {int(worker): n for worker, n in executions.loads(self._reader()).items()}
+        """How many slots are taken at each worker (by number), by what runs and what waits there."""
+        return {int(worker): load.slots for worker, load in executions.loads(self._reader()).items()}
 
     def update_worker(
-        self, name: str | int, *, concurrency: int | None = None, prefetch: int | str | None = None
+        self,
+        name: str | int,
+        *,
+        concurrency: int | None = None,
+        prefetch: int | str | None = None,
+        cpus: float | None = None,
+        memory: str | int | None = None,
+        gpus: int | Sequence[str] | None = None,
     ) -> WorkerRow:
-        """Change how many tasks a worker runs at once, and how many it stages ahead (`"auto"`: as short tasks need it).
+        """Change how many tasks a worker runs at once, and how many it stages ahead (`"auto"`: as short tasks need it);
+        or declare what it has for tasks that ask (`gpus`: their number, or their ids), against what its agent finds.
 
         Raises:
             UnknownWorker: no such worker.
@@ -455,7 +469,17 @@ class Engine:
         auto = prefetch == "auto"
         ahead = None if auto or prefetch is None else submission.whole("prefetch", prefetch)
         slots = None if concurrency is None else submission.whole("concurrency", concurrency)
-        self._write(lambda db: workers.update(db, row.id, concurrency=slots, prefetch=ahead, auto_prefetch=auto))
+        declared = submission.conditions({"cpus": cpus, "memory": memory})
+        if isinstance(gpus, int):
+            declared["gpus"] = [str(number) for number in range(submission.whole("gpus", gpus))]
+        elif gpus is not None:
+            declared["gpus"] = [str(gpu) for gpu in gpus]
+
+        def write(db: apsw.Connection) -> None:
+            workers.update(db, row.id, concurrency=slots, prefetch=ahead, auto_prefetch=auto)
+            workers.declare(db, row.id, declared)
+
+        self._write(write)
         return workers.find(self._reader(), int(row.id))
 
     def journal(self, since: int | None = None, limit: int = 100) -> list[Event]:
@@ -662,6 +686,7 @@ class Prepared(NamedTuple):
     priority: int
     spec: str
     requires: list[int]
+    need: Need | None
 
 
 class TaskList(Sequence[Task]):

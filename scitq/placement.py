@@ -6,50 +6,99 @@ Writing assignments down is `store.executions.begin`; getting workers is `recrui
 
 from __future__ import annotations
 
-import heapq
+import math
 from collections.abc import Iterable, Mapping
 
-from scitq.task import Assignment, PendingTask
+from scitq.task import Assignment, Need, PendingTask
 from scitq.worker import Capacity, WorkerId
 
 
+class _Room:
+    """What is left of one worker while tasks are placed."""
+
+    def __init__(self, worker: WorkerId, capacity: Capacity) -> None:
+        self.worker = worker
+        self.total = capacity
+        self.slots, self.queue = capacity.slots, capacity.queue
+        self.memory, self.gpus = capacity.memory, list(capacity.gpus)
+        # Kept for a task that came first and is too large for what is free now.
+        self.is_reserved = False
+
+    def serves(self, batch: int) -> bool:
+        return self.total.batch is None or self.total.batch == batch
+
+    def rank(self) -> tuple[bool, float, WorkerId]:
+        """The smallest is the best choice: one with a free slot, then the least loaded."""
+        waiting = self.total.queue - self.queue
+        return (
+            self.slots <= 0,
+            (self.total.concurrency - self.slots + waiting) / max(1, self.total.concurrency),
+            self.worker,
+        )
+
+    def fits(self, need: Need | None) -> bool:
+        """Whether a task can be given to the worker now. One with a request is never staged ahead: it waits for its room."""
+        if self.is_reserved:
+            return False
+        if need is None:
+            return self.slots + self.queue > 0
+        return (
+            slots_of(need, self.total) <= self.slots
+            and (need.memory or 0) <= self.memory
+            and (need.gpus or 0) <= len(self.gpus)
+        )
+
+    def take(self, task: PendingTask) -> Assignment:
+        """Give it the task."""
+        need = task.need
+        if need is None:
+            if self.slots > 0:
+                self.slots -= 1
+            else:
+                self.queue -= 1
+            return Assignment(task.id, self.worker)
+        slots = slots_of(need, self.total)
+        self.slots -= slots
+        self.memory -= need.memory or 0
+        given, self.gpus = tuple(self.gpus[: need.gpus or 0]), self.gpus[need.gpus or 0 :]
+        return Assignment(task.id, self.worker, slots, need.memory or 0, given)
+
+
+def slots_of(need: Need, capacity: Capacity) -> int:
+    """How many of a worker's slots a request takes: its share of the CPUs, one at least."""
+    if not need.cpus or not capacity.cpus:
+        return 1
+    return max(1, math.ceil(need.cpus * capacity.concurrency / capacity.cpus - 1e-9))
+
+
+def could_ever(need: Need, total: Capacity) -> bool:
+    """Whether a worker with nothing else to do could meet a request; `total` is its whole capacity."""
+    return (
+        total.concurrency > 0
+        and (need.cpus or 0) <= total.cpus
+        and (need.memory or 0) <= total.memory_total
+        and (need.gpus or 0) <= total.gpu_count
+    )
+
+
 def place(tasks: Iterable[PendingTask], free: Mapping[WorkerId, Capacity]) -> list[Assignment]:
-    """Give tasks, best first, to the least loaded worker that serves their batch.
+    """Give tasks, best first, to the least loaded worker that serves their batch and has room.
 
     `tasks` come by priority, then age. Slots that would start a task at once are filled before any queue, and workers are
-    balanced by the share of their slots that is busy, so that equal machines get equal work.
+    balanced by the share of their slots that is busy. A task that fits nowhere now, but would on a worker with less to do,
+    reserves that worker: smaller ones behind it do not keep it waiting for ever.
     """
-    # One heap per batch served (None: any), of (no free slot, load, id): the head is the best choice there.
-    heaps: dict[int | None, list[tuple[bool, float, WorkerId]]] = {}
-    left: dict[WorkerId, list[int]] = {}
-    for worker, capacity in free.items():
-        if capacity.slots + capacity.queue > 0:
-            left[worker] = [capacity.slots, capacity.queue]
-            heapq.heappush(heaps.setdefault(capacity.batch, []), _rank(worker, capacity, left[worker]))
+    rooms = [_Room(worker, capacity) for worker, capacity in free.items()]
     assignments = []
     for task in tasks:
-        heap = _better(heaps.get(task.batch), heaps.get(None))
-        if heap is None:
-            if not any(heaps.values()):
-                break
-            continue
-        _, _, worker = heapq.heappop(heap)
-        slots_and_queue = left[worker]
-        slots_and_queue[0 if slots_and_queue[0] > 0 else 1] -= 1
-        assignments.append(Assignment(task.id, worker))
-        if sum(slots_and_queue) > 0:
-            heapq.heappush(heap, _rank(worker, free[worker], slots_and_queue))
+        candidates = [room for room in rooms if room.serves(task.batch)]
+        able = [room for room in candidates if room.fits(task.need)]
+        if able:
+            assignments.append(min(able, key=_Room.rank).take(task))
+        elif task.need is not None:
+            larger = [room for room in candidates if not room.is_reserved and could_ever(task.need, room.total)]
+            if larger:
+                min(larger, key=_Room.rank).is_reserved = True
+        if not any(room.slots + room.queue > 0 and not room.is_reserved for room in rooms):
+            break
     return assignments
-
-
-def _rank(worker: WorkerId, capacity: Capacity, left: list[int]) -> tuple[bool, float, WorkerId]:
-    waiting = capacity.queue - left[1]
-    return (left[0] <= 0, (capacity.concurrency - left[0] + waiting) / max(1, capacity.concurrency), worker)
-
-
-def _better(
-    own: list[tuple[bool, float, WorkerId]] | None, shared: list[tuple[bool, float, WorkerId]] | None
-) -> list[tuple[bool, float, WorkerId]] | None:
-    if own and shared:
-        return own if own[0] <= shared[0] else shared
-    return own or shared or None

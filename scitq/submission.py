@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -11,12 +12,11 @@ from scitq.errors import BadInput, NotSupported
 _NOT_YET = {
     "input": "stage 3 (data)", "resource": "stage 3 (data)", "output": "stage 3 (data)", "stage_in_timeout": "stage 3 (data)",
     "container": "stage 4 (containers)", "container_options": "stage 4 (containers)", "use_cache": "stage 4 (cache)",
-    "cpus": "stage 2 (resources)", "memory": "stage 2 (resources)", "gpus": "stage 2 (resources)",
 }  # fmt: skip
 
 
 # What `Engine.set_batch` may set.
-BATCH_SETTINGS = ("shell", "retry", "retry_delay", "run_timeout", "priority", "env", "tags")
+BATCH_SETTINGS = ("shell", "retry", "retry_delay", "run_timeout", "priority", "env", "tags", "cpus", "memory", "gpus")
 
 
 def conditions(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,10 +104,37 @@ def _tags(name: str, value: Any) -> dict[str, str]:
     return {str(key): "" for key in value}
 
 
+def _cpus(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e6:
+        raise BadInput(f"{name} must be a number above 0, not {value!r}.")
+    return float(value)
+
+
+def _gpus(name: str, value: Any) -> int:
+    return whole(name, value)
+
+
+_UNITS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30, "ti": 1 << 40}
+
+
+def memory_bytes(name: str, value: Any) -> int:
+    """An amount of memory: a number of bytes, or text such as `16G`, `500 MB`, `2GiB`."""
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?i?)b?\s*", value.lower())
+        if match and match[2] in _UNITS:
+            value = int(float(match[1]) * _UNITS[match[2]])
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 1 << 60:
+        raise BadInput(f"{name} must be a number of bytes, or an amount such as '16G', not {value!r}.")
+    return value
+
+
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "retry": whole,
     "retry_delay": _seconds,
     "run_timeout": _limit,
     "env": _environment,
     "tags": _tags,
+    "cpus": _cpus,
+    "memory": memory_bytes,
+    "gpus": _gpus,
 }

@@ -29,7 +29,7 @@ class Spec:
     """What a task runs and under which conditions, as stored in the state file (fields at their default are left out).
 
     `command` is a string (split like a shell would, no shell runs), a list (taken as it is), or, with `shell`, a script.
-    Times are seconds.
+    Times are seconds, `memory` is in bytes.
     """
 
     command: str | list[str]
@@ -39,6 +39,14 @@ class Spec:
     retry_delay: float = RETRY_DELAY_S
     run_timeout: float | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    cpus: float | None = None
+    memory: int | None = None
+    gpus: int | None = None
+
+    @property
+    def need(self) -> Need | None:
+        """What it asks of its worker; None for nothing in particular."""
+        return Need(self.cpus, self.memory, self.gpus) if self.cpus or self.memory or self.gpus else None
 
     def argv(self) -> list[str]:
         """The words to execute; only for tasks without `shell`."""
@@ -124,19 +132,42 @@ def describe(outcome: Outcome | None, stage: Stage | None, exit_code: int | None
 
 
 @dataclass(frozen=True)
-class PendingTask:
+class Need:
+    """What a task asks of its worker while it runs; None: nothing in particular. `memory` is in bytes."""
+
+    cpus: float | None = None
+    memory: int | None = None
+    gpus: int | None = None
+
+    def describe(self) -> str:
+        """`4 CPUs, 16 GB, 1 GPU`."""
+        parts = []
+        if self.cpus:
+            parts.append(f"{self.cpus:g} CPU{'' if self.cpus == 1 else 's'}")
+        if self.memory:
+            parts.append(f"{self.memory / 1e9:.3g} GB")
+        if self.gpus:
+            parts.append(f"{self.gpus} GPU{'' if self.gpus == 1 else 's'}")
+        return ", ".join(parts)
+
+
+class PendingTask(NamedTuple):
     """What placement needs to know of a task that could run now."""
 
     id: TaskId
     batch: BatchId
     priority: int
+    need: Need | None = None
 
 
 class Assignment(NamedTuple):
-    """Placement's decision: this task to that worker."""
+    """Placement's decision: this task to that worker, and what it occupies there."""
 
     task: TaskId
     worker: int
+    slots: int = 1
+    memory: int = 0
+    gpus: tuple[str, ...] = ()
 
 
 def check_command(command: object, shell: object) -> tuple[str | list[str], str | None]:

@@ -77,6 +77,9 @@ def _queue(engine: Engine, row: TaskRow) -> str:
         return f"batch {row.batch} is {halt.word}. Let it go on: scitq batch go {row.batch}"
     if engine.driver() is None:
         return f"nobody drives {engine.path.name}. Start a driver: scitq up"
+    need, problem = tasks.need_of(db, row.id)
+    if problem is not None:
+        return f"{problem}. Ask for less: scitq task update {row.id}, or add a worker that has it."
     known = engine.workers()
     ready = [worker for worker in known if worker.state is WorkerState.READY]
     if not ready:
@@ -88,6 +91,8 @@ def _queue(engine: Engine, row: TaskRow) -> str:
     names = ", ".join(worker.name for worker in ready)
     if slots == 0:
         return f"the concurrency of {names} is 0. Raise it: scitq worker update {ready[0].name} --concurrency N"
+    if need is not None:
+        return f"it waits until {need.describe()} are free on {names}."
     ahead = tasks.ahead_of(db, row)
     before = "it is next" if ahead == 0 else f"{ahead} {'task is' if ahead == 1 else 'tasks are'} ahead of it"
     return f"{before}; {names} {'runs' if len(ready) == 1 else 'run'} {slots} at once."

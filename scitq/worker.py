@@ -35,18 +35,39 @@ class WorkerRow:
     created_ms: int
     seen_ms: int | None
 
+    @property
+    def cpus(self) -> float:
+        """CPUs: declared, or found by the agent."""
+        return float(self.facts.get("cpus") or 0)
+
+    @property
+    def memory(self) -> int:
+        """Bytes of memory: declared, or found by the agent."""
+        return int(self.facts.get("memory") or 0)
+
+    @property
+    def gpus(self) -> tuple[str, ...]:
+        """Ids of GPUs: declared, or found by the agent."""
+        return tuple(str(gpu) for gpu in self.facts.get("gpus") or ())
+
 
 @dataclass(frozen=True)
 class Capacity:
     """What a worker can take now: `slots` executions that would start at once, `queue` more that would wait there.
 
-    `batch` None serves every batch. `load` is the share of its slots in use, by which placement balances.
+    `batch` None serves every batch. `concurrency`, `cpus`, `memory_total` and `gpu_count` are what it has in all; `memory`
+    (bytes) and `gpus` (their ids) are what of that is free.
     """
 
     slots: int
     queue: int = 0
     concurrency: int = 1
     batch: int | None = None
+    cpus: float = 0.0
+    memory: int = 0
+    memory_total: int = 0
+    gpus: tuple[str, ...] = ()
+    gpu_count: int = 0
 
 
 def window(concurrency: int, prefetch: int | None, mean_run_s: float | None) -> int:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scitq.placement import place
-from scitq.task import BatchId, PendingTask, TaskId
+from scitq.task import BatchId, Need, PendingTask, TaskId
 from scitq.worker import Capacity, WorkerId, window
 
 
@@ -69,3 +69,49 @@ def test_prefetch_is_for_short_tasks_only() -> None:
     assert window(2, 5, 3600.0) == 7
     assert window(64, None, 0.001) == 128
     assert window(0, None, 0.001) == 0
+
+
+def big(id: int, **need: float) -> PendingTask:
+    return PendingTask(TaskId(id), BatchId(1), 0, Need(**need))  # type: ignore[arg-type]
+
+
+def host(cpus: int = 8, memory: int = 32, gpus: tuple[str, ...] = (), taken: int = 0) -> Capacity:
+    return Capacity(
+        slots=cpus - taken,
+        concurrency=cpus,
+        cpus=cpus,
+        memory=memory,
+        memory_total=memory,
+        gpus=gpus,
+        gpu_count=len(gpus),
+    )
+
+
+def test_requests_are_packed_by_cpus_memory_and_gpus() -> None:
+    free = {WorkerId(1): host(cpus=8, memory=32, gpus=("0", "1"))}
+    placed = place(
+        [big(1, cpus=4, memory=16), big(2, gpus=1, memory=8), big(3, gpus=1), big(4, gpus=1), big(5, cpus=2)], free
+    )
+    assert [(a.task, a.slots, a.memory, a.gpus) for a in placed] == [
+        (1, 4, 16, ()), (2, 1, 8, ("0",)), (3, 1, 0, ("1",)),
+    ]  # fmt: skip
+
+
+def test_requests_mix_with_plain_tasks() -> None:
+    placed = place([big(1, cpus=6), *some_tasks(5)[1:]], {WorkerId(1): host(cpus=8)})
+    assert [a.task for a in placed] == [1, 2, 3]
+
+
+def test_a_request_too_large_for_now_is_not_starved_by_smaller_ones_behind_it() -> None:
+    assert place([big(1, cpus=8), *some_tasks(5)[1:]], {WorkerId(1): host(cpus=8, taken=1)}) == []
+    two = {WorkerId(1): host(cpus=8, taken=1), WorkerId(2): host(cpus=4)}
+    assert {a.worker for a in place([big(1, cpus=8), *some_tasks(5)[1:]], two)} == {2}
+
+
+def test_a_request_that_no_worker_can_meet_holds_nobody_up() -> None:
+    assert [a.task for a in place([big(1, cpus=64), *some_tasks(3)[1:]], {WorkerId(1): host(cpus=8)})] == [2, 3]
+
+
+def test_a_request_is_never_staged_ahead() -> None:
+    free = {WorkerId(1): Capacity(slots=0, queue=5, concurrency=2, cpus=2, memory=8, memory_total=8)}
+    assert place([big(1, memory=4)], free) == []

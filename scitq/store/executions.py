@@ -6,9 +6,10 @@ that was already applied changes nothing.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import apsw
 
@@ -32,6 +33,8 @@ class Order:
     worker: WorkerId
     spec: Spec
     context: int | None
+    slots: int = 1
+    gpus: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,13 +61,14 @@ class Exit:
 def begin(db: apsw.Connection, now_ms: int, assignments: Sequence[Assignment]) -> list[Order]:
     """Write placement's decisions down: one live execution each. A task that is not pending any more is passed over."""
     orders = []
-    for task, worker in assignments:
+    for task, worker, slots, memory, gpus in assignments:
         found = query.row(
             db,
-            f"""insert into execution(task, worker, attempt, assigned)
-            select id, ?2, 1 + (select count(*) from execution where task = ?1 and outcome is not {int(Outcome.RECALLED)}), ?3 from task
+            f"""insert into execution(task, worker, slots, memory, gpus, assigned, attempt)
+            select id, ?2, ?4, ?5, ?6, ?3, 1 + (select count(*) from execution
+              where task = ?1 and outcome is not {int(Outcome.RECALLED)}) from task
             where id = ?1 and state = {int(TaskState.PENDING)} returning id""",
-            (task, worker, now_ms),
+            (task, worker, now_ms, slots, memory, json.dumps(gpus) if gpus else None),
         )
         if found is None:
             continue
@@ -74,7 +78,7 @@ def begin(db: apsw.Connection, now_ms: int, assignments: Sequence[Assignment]) -
             returning spec, context""",
             (found[0], now_ms, task),
         )
-        orders.append(Order(ExecutionId(found[0]), task, WorkerId(worker), tasks.spec_of(spec), context))
+        orders.append(Order(ExecutionId(found[0]), task, WorkerId(worker), tasks.spec_of(spec), context, slots, gpus))
     return orders
 
 
@@ -82,12 +86,16 @@ def unstarted(db: apsw.Connection, worker: WorkerId) -> list[Order]:
     """The orders of a worker that it has not been seen to start: what may have to be repeated to it."""
     rows = query.rows(
         db,
-        f"""select execution.id, task.id, execution.worker, task.spec, task.context from execution join task on task.id = execution.task
+        f"""select execution.id, task.id, execution.worker, task.spec, task.context, slots, gpus
+        from execution join task on task.id = execution.task
         where execution.worker = ? and ended is null and task.state = {int(TaskState.ASSIGNED)} order by execution.id""",
         (worker,),
     )
     return [
-        Order(ExecutionId(e), TaskId(t), WorkerId(w), tasks.spec_of(spec), context) for e, t, w, spec, context in rows
+        Order(
+            ExecutionId(e), TaskId(t), WorkerId(w), tasks.spec_of(spec), context, slots, tuple(json.loads(gpus or "[]"))
+        )
+        for e, t, w, spec, context, slots, gpus in rows
     ]
 
 
@@ -106,14 +114,27 @@ def live(db: apsw.Connection, worker: WorkerId) -> dict[ExecutionId, TaskState]:
     return {ExecutionId(id): TaskState(state) for id, state in rows}
 
 
-def loads(db: apsw.Connection) -> dict[WorkerId, int]:
-    """How many executions each worker holds that still need, or will need, a run slot."""
+class Load(NamedTuple):
+    """What the executions of a worker occupy that still need, or will need, to run."""
+
+    slots: int = 0
+    memory: int = 0
+    gpus: frozenset[str] = frozenset()
+
+
+def loads(db: apsw.Connection) -> dict[WorkerId, Load]:
+    """What is occupied at each worker."""
     rows = query.rows(
         db,
-        """select worker, count(*) from execution indexed by execution_worker
+        """select worker, sum(slots), sum(memory), json_group_array(gpus) filter (where gpus is not null)
+        from execution indexed by execution_worker
         where ended is null and log_due = 0 and collect_due = 0 group by worker""",
     )
-    return {WorkerId(worker): n for worker, n in rows if worker is not None}
+    return {
+        WorkerId(worker): Load(slots, memory, frozenset(gpu for text in json.loads(gpus) for gpu in json.loads(text)))
+        for worker, slots, memory, gpus in rows
+        if worker is not None
+    }
 
 
 def started(db: apsw.Connection, execution: ExecutionId, at_ms: int) -> None:

@@ -41,13 +41,19 @@ create table batch(
   id integer primary key, name text not null unique check(name <> ''), halt integer not null default 0,
   settings text not null default '{{}}' check(json_valid(settings))) strict;
 
+-- Kinds of requests, one row however many tasks ask the same; 0 stands for none. `note`: why no worker can ever meet it.
+create table need(
+  id integer primary key check(id > 0), cpus real not null, memory integer not null, gpus integer not null, note text,
+  unique(cpus, memory, gpus)) strict;
+
 -- The circumstances of submission that hold on this machine only (folder, PATH): one row however many tasks share them.
 create table context(id integer primary key, data text not null unique check(json_valid(data))) strict;
 
 create table worker(
   id integer primary key autoincrement, name text not null unique check(name <> ''), kind text not null, state integer not null,
   batch integer references batch(id), concurrency integer not null check(concurrency >= 0), prefetch integer check(prefetch >= 0),
-  facts text not null default '{{}}' check(json_valid(facts)), note text,
+  facts text not null default '{{}}' check(json_valid(facts)),
+  declared text not null default '{{}}' check(json_valid(declared)), note text,
   journal text, acked integer not null default 0, created integer not null, seen integer) strict;
 
 create table task(
@@ -63,12 +69,13 @@ create table task(
   execution integer,
   not_before integer,
   hold integer not null default 0,
+  need integer not null default 0,
   name text,
   reason text,
   spec text not null check(json_valid(spec)),
   check((state in ({_LIVE})) = (execution is not null)),
   check(state not in ({int(_S.PENDING)},{_LIVE}) or unmet = 0)) strict;
-create index task_ready on task(batch, priority desc, id) where state = {int(_S.PENDING)} and not_before is null;
+create index task_ready on task(batch, need, priority desc, id) where state = {int(_S.PENDING)} and not_before is null;
 create index task_later on task(not_before) where not_before is not null;
 create index task_name on task(name) where name is not null;
 create index task_state on task(state, id);
@@ -85,7 +92,7 @@ create table execution(
   assigned integer not null, started integer, ended integer,
   outcome integer, stage integer, exit_code integer, signal integer, why text, detail text,
   run_s real, cpu_s real, peak_memory integer,
-  wanted integer not null default 0,
+  wanted integer not null default 0, slots integer not null default 1, memory integer not null default 0, gpus text,
   log_due integer not null default 0, collect_due integer not null default 0,
   spec text, check((ended is null) = (outcome is null))) strict;
 -- At most one execution of a task is live.

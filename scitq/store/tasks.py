@@ -16,7 +16,7 @@ from scitq.events import EventKind
 from scitq.states import BAD, FINAL, LIVE, UNPLACED, Halt, TaskState, Wanted
 from scitq.states import RECALLABLE as _RECALLABLE
 from scitq.store import journal, query
-from scitq.task import RETRY_DELAY_S, BatchId, ExecutionId, PendingTask, Spec, TaskId, TaskRow
+from scitq.task import RETRY_DELAY_S, BatchId, ExecutionId, Need, PendingTask, Spec, TaskId, TaskRow
 
 _COLUMNS = """task.id, task.name, batch.name, task.state, task.priority, task.unmet, task.tries, task.execution, task.not_before,
   task.created, task.changed, task.reason, task.spec from task join batch on batch.id = task.batch"""
@@ -39,6 +39,9 @@ def spec_text(spec: Spec, *, without_command: bool = False) -> str:
         fields["run_timeout"] = spec.run_timeout
     if spec.tags:
         fields["tags"] = dict(spec.tags)
+    for name in ("cpus", "memory", "gpus"):
+        if (value := getattr(spec, name)) is not None:
+            fields[name] = value
     text = json.dumps(fields, separators=(",", ":"))
     return (f",{text[1:]}" if fields else "}") if without_command else text
 
@@ -56,6 +59,27 @@ def batch_id(db: apsw.Connection, name: str) -> BatchId:
     return BatchId(row[0])
 
 
+def need_id(db: apsw.Connection, need: Need | None) -> int:
+    """The number of a kind of request, made when it is new; 0 for none."""
+    if need is None:
+        return 0
+    values = (need.cpus or 0.0, need.memory or 0, need.gpus or 0)
+    row = query.row(db, "select id from need where cpus = ? and memory = ? and gpus = ?", values)
+    return int((row or query.one(db, "insert into need(cpus, memory, gpus) values (?, ?, ?) returning id", values))[0])
+
+
+def needs(db: apsw.Connection) -> dict[int, tuple[Need | None, str | None]]:
+    """Every kind of request, with the reason why no worker can ever meet it, if that is so."""
+    rows = query.rows(db, "select id, cpus, memory, gpus, note from need")
+    found = {id: (Need(cpus or None, memory or None, gpus or None), note) for id, cpus, memory, gpus, note in rows}
+    return {0: (None, None), **found}
+
+
+def note_need(db: apsw.Connection, need: int, note: str | None) -> None:
+    """Record why no worker can ever meet a kind of request, or that one can."""
+    db.execute("update need set note = ? where id = ?", (note, need))
+
+
 def context_id(db: apsw.Connection, context: Mapping[str, Any]) -> int:
     """The number of the circumstances of submission, stored once."""
     text = json.dumps(context, sort_keys=True, separators=(",", ":"))
@@ -68,11 +92,11 @@ def context_id(db: apsw.Connection, context: Mapping[str, Any]) -> int:
 def add_many(
     db: apsw.Connection,
     now_ms: int,
-    rows: Sequence[tuple[str | None, BatchId, int, str]],
+    rows: Sequence[tuple[str | None, BatchId, int, str, int]],
     context: int | None,
     requires: Sequence[Sequence[int]] | None = None,
 ) -> range:
-    """Insert tasks given as (name, batch, priority, spec text), with each one's prerequisites; returns their ids.
+    """Insert tasks given as (name, batch, priority, spec text, kind of request), with each one's prerequisites; returns their ids.
 
     Raises:
         UnknownTask: a prerequisite does not exist.
@@ -82,10 +106,10 @@ def add_many(
     ids = range(first, first + len(rows))
     pending = int(TaskState.PENDING)
     db.executemany(
-        "insert into task(id, state, batch, priority, created, changed, context, name, spec) values (?,?,?,?,?,?,?,?,?)",
+        "insert into task(id, state, batch, priority, created, changed, context, name, spec, need) values (?,?,?,?,?,?,?,?,?,?)",
         (
-            (id, pending, batch, priority, now_ms, now_ms, context, name, spec)
-            for id, (name, batch, priority, spec) in zip(ids, rows, strict=True)
+            (id, pending, batch, priority, now_ms, now_ms, context, name, spec, need)
+            for id, (name, batch, priority, spec, need) in zip(ids, rows, strict=True)
         ),
     )
     journal.note(db, now_ms, EventKind.SUBMITTED, task=first, first=first, count=len(rows))
@@ -356,7 +380,8 @@ def _edit(
         new = spec_text(Spec(**{**row.spec.__dict__, **changes}))
         # What an earlier execution ran stays known: it keeps the spec that this edit replaces.
         db.execute("update execution set spec = ? where task = ? and spec is null", (old, row.id))
-        db.execute("update task set spec = ?, changed = ? where id = ?", (new, now_ms, row.id))
+        need = need_id(db, spec_of(new).need)
+        db.execute("update task set spec = ?, need = ?, changed = ? where id = ?", (new, need, now_ms, row.id))
         journal.note(db, now_ms, EventKind.UPDATED, task=row.id, fields=sorted(changes), before=json.loads(old))
     if name is not None:
         db.execute("update task set name = ?, changed = ? where id = ?", (name, now_ms, row.id))
@@ -364,6 +389,14 @@ def _edit(
         db.execute("update task set batch = ?, changed = ? where id = ?", (batch_id(db, batch), now_ms, row.id))
     if priority is not None:
         db.execute("update task set priority = ?, changed = ? where id = ?", (priority, now_ms, row.id))
+
+
+def need_of(db: apsw.Connection, task: TaskId) -> tuple[Need | None, str | None]:
+    """What a task asks, and why no worker can ever meet it, if that is so."""
+    row = query.row(
+        db, "select cpus, memory, gpus, note from task join need on need.id = task.need where task.id = ?", (task,)
+    )
+    return (None, None) if row is None else (Need(row[0] or None, row[1] or None, row[2] or None), row[3])
 
 
 def delete(db: apsw.Connection, now_ms: int, ids: Sequence[int]) -> list[ExecutionId]:
@@ -499,19 +532,22 @@ def pending(db: apsw.Connection, limit: int) -> list[PendingTask]:
         where state = {int(TaskState.PENDING)} and n > 0 and halt = {int(Halt.GO)}""",
     )
     # One look-up in the index for each batch with pending tasks: paused ones cost nothing, however many tasks they hold.
+    # So do kinds of requests: thousands that ask for more than is free do not hide the small one behind them.
+    kinds = needs(db)
     found = [
-        (-priority, id, batch)
+        (-priority, id, batch, kind)
         for (batch,) in batches
+        for kind in kinds
         for id, priority in query.rows(
             db,
-            f"""select id, priority from task indexed by task_ready
-            where batch = ? and state = {int(TaskState.PENDING)} and not_before is null order by priority desc, id limit ?""",
-            (batch, limit),
+            f"""select id, priority from task indexed by task_ready where batch = ? and need = ?
+            and state = {int(TaskState.PENDING)} and not_before is null order by priority desc, id limit ?""",
+            (batch, kind, limit),
         )
     ]
-    if len(batches) > 1:
+    if len(batches) > 1 or len(kinds) > 1:
         found.sort()
-    return [PendingTask(TaskId(id), BatchId(batch), -worse) for worse, id, batch in found[:limit]]
+    return [PendingTask(TaskId(id), BatchId(batch), -worse, kinds[kind][0]) for worse, id, batch, kind in found]
 
 
 def release_due(db: apsw.Connection, now_ms: int) -> int:
@@ -575,9 +611,9 @@ def ahead_of(db: apsw.Connection, row: TaskRow, limit: int = 10_000) -> int:
         total += query.one(
             db,
             f"""select count(*) from (select 1 from task indexed by task_ready
-            where batch = ? and state = {int(TaskState.PENDING)} and not_before is null
-            and (priority > ? or (priority = ? and id < ?)) limit ?)""",
-            (batch, row.priority, row.priority, row.id, limit),
+            where batch = ? and need = (select need from task where id = ?) and state = {int(TaskState.PENDING)}
+            and not_before is null and (priority > ? or (priority = ? and id < ?)) limit ?)""",
+            (batch, row.id, row.priority, row.priority, row.id, limit),
         )[0]
     return total
 

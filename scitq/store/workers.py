@@ -13,8 +13,9 @@ from scitq.states import WorkerState
 from scitq.store import query
 from scitq.worker import WorkerId, WorkerRow
 
-_COLUMNS = """worker.id, worker.name, worker.kind, worker.state, batch.name, worker.concurrency, worker.prefetch, worker.facts, worker.note,
-  worker.journal, worker.acked, worker.created, worker.seen from worker left join batch on batch.id = worker.batch"""
+_COLUMNS = """worker.id, worker.name, worker.kind, worker.state, batch.name, worker.concurrency, worker.prefetch,
+  worker.facts, worker.declared, worker.note, worker.journal, worker.acked, worker.created, worker.seen
+  from worker left join batch on batch.id = worker.batch"""
 
 
 def ensure(db: apsw.Connection, now_ms: int, name: str, kind: str, concurrency: int) -> WorkerId:
@@ -70,6 +71,13 @@ def advance(db: apsw.Connection, worker: WorkerId, journal: str | None, acked: i
     return bool(rows)
 
 
+def declare(db: apsw.Connection, worker: WorkerId, values: Mapping[str, Any]) -> None:
+    """Say what a worker has, against what its agent finds; None takes a declaration back."""
+    known = json.loads(query.one(db, "select declared from worker where id = ?", (worker,))[0])
+    kept = {key: value for key, value in {**known, **values}.items() if value is not None}
+    db.execute("update worker set declared = ? where id = ?", (json.dumps(kept), worker))
+
+
 def update(
     db: apsw.Connection,
     worker: WorkerId,
@@ -101,10 +109,10 @@ def _worker(row: tuple[Any, ...]) -> WorkerRow:
         batch=row[4],
         concurrency=row[5],
         prefetch=row[6],
-        facts=json.loads(row[7]),
-        note=row[8],
-        journal=row[9],
-        acked=row[10],
-        created_ms=row[11],
-        seen_ms=row[12],
+        facts={**json.loads(row[7]), **json.loads(row[8])},
+        note=row[9],
+        journal=row[10],
+        acked=row[11],
+        created_ms=row[12],
+        seen_ms=row[13],
     )

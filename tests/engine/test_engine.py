@@ -110,6 +110,9 @@ def test_a_missing_program_is_named_with_the_path_searched(engine: Engine) -> No
         ("true", {"name": "\ud800"}, "Unicode"),
         ("true", {"env": {"A=B": "c"}}, "name of a variable"),
         ("true", {"env": ["A"]}, "mapping"),
+        ("true", {"cpus": 0}, "cpus must be"),
+        ("true", {"memory": "lots"}, "memory must be a number of bytes, or an amount such as '16G'"),
+        ("true", {"gpus": -1}, "gpus must be"),
         ("true", {"requires": 99}, "no task 99"),
         ("true", {"requires": "nobody"}, "no task is named"),
         ("true", {"requires": 1.5}, "requires must be"),
@@ -124,7 +127,7 @@ def test_bad_input_gets_one_clear_error_and_queues_nothing(
 
 
 @pytest.mark.parametrize(
-    "argument", ["input", "resource", "output", "container", "container_options", "use_cache", "cpus", "memory", "gpus"]
+    "argument", ["input", "resource", "output", "container", "container_options", "use_cache", "stage_in_timeout"]
 )
 def test_what_later_stages_bring_is_refused_not_ignored(engine: Engine, argument: str) -> None:
     with pytest.raises(NotSupported, match=f"{argument}= is not there yet: it comes with stage"):
@@ -420,6 +423,49 @@ def test_concurrency_is_kept_and_changes_live(engine: Engine, tmp_path: Path) ->
     engine.wait_all(WAIT_S)
     with pytest.raises(BadInput):
         engine.update_worker("local", concurrency=-1)
+
+
+# --- resources ------------------------------------------------------------------------------------------------------------
+
+
+def test_requests_are_packed_on_the_worker_and_told_to_the_task(engine: Engine, tmp_path: Path) -> None:
+    engine.submit("true").result(WAIT_S)
+    engine.update_worker("local", concurrency=4, cpus=4, memory="8G", gpus=2)
+    script = "touch run.$SCITQ_TASK; until [ -e go ]; do sleep 0.02; done; echo $CPU $MEMORY $CUDA_VISIBLE_DEVICES"
+    wide = engine.submit(script, shell=True, cpus=2, memory="6G")
+    gpu = engine.submit(script, shell=True, gpus=1)
+    other = engine.submit(script, shell=True, gpus=1)
+    greedy = engine.submit(script, shell=True, memory="3GB")
+    until(lambda: len(list(tmp_path.glob("run.*"))) == 3, "three at once")
+    assert greedy.status == "pending" and "it waits until 3 GB are free on local" in greedy.why()
+    (tmp_path / "go").touch()
+    assert wide.result(WAIT_S).stdout.split() == ["2", "6000000000"]
+    assert {gpu.result(WAIT_S).stdout.split()[-1], other.result(WAIT_S).stdout.split()[-1]} == {"0", "1"}
+    assert greedy.result(WAIT_S).stdout.split()[-1] == "3000000000"
+    sound(engine)
+
+
+def test_a_request_that_no_worker_can_ever_meet_is_explained_at_once(engine: Engine) -> None:
+    engine.submit("true").result(WAIT_S)
+    engine.update_worker("local", concurrency=2, cpus=2, memory="4G")
+    huge = engine.submit("true", cpus=64, memory="1T")
+    assert engine.submit("echo small").result(WAIT_S).stdout == "small\n"
+    until(lambda: "no worker has 64 CPUs, 1e+03 GB: local has 2 CPUs, 4 GB" in huge.why(), "the explanation")
+    huge.update(cpus=1, memory="1G")
+    assert huge.result(WAIT_S).exit_code == 0
+
+
+def test_gpus_are_found_by_the_agent(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in for NVIDIA's program: this machine has none."""
+    program = tmp_path / "bin" / "nvidia-smi"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho '0, NVIDIA A100-SXM4-40GB, 40960'\necho '3, NVIDIA A100-SXM4-40GB, 40960'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    tasks = [engine.submit("echo $CUDA_VISIBLE_DEVICES", shell=True, gpus=1) for _ in range(4)]
+    assert {task.result(WAIT_S).stdout.strip() for task in tasks} <= {"0", "3"}
+    (worker,) = engine.workers()
+    assert worker.gpus == ("0", "3") and worker.facts["gpu_models"][0]["memory"] == 40960 << 20
 
 
 # --- handles and files ----------------------------------------------------------------------------------------------------

@@ -34,7 +34,8 @@ def store(state_file: Path) -> Iterator[Store]:
 def add(store: Store, *requires: int, command: str = "true", retry: int = 0, name: str | None = None) -> TaskId:
     def write(db: apsw.Connection) -> TaskId:
         text = tasks.spec_text(Spec(command, retry=retry))
-        return TaskId(tasks.add_many(db, 1, [(name, tasks.batch_id(db, "default"), 0, text)], None, [requires])[0])
+        row = (name, tasks.batch_id(db, "default"), 0, text, 0)
+        return TaskId(tasks.add_many(db, 1, [row], None, [requires])[0])
 
     return store.write(write)
 
@@ -313,7 +314,7 @@ def test_a_paused_task_keeps_count_of_its_prerequisites(store: Store) -> None:
 def test_a_paused_batch_is_passed_over_and_a_suspended_one_stopped(store: Store) -> None:
     def submit(batch: str, priority: int = 0) -> TaskId:
         def write(db: apsw.Connection) -> TaskId:
-            rows = [(None, tasks.batch_id(db, batch), priority, tasks.spec_text(Spec("true")))]
+            rows = [(None, tasks.batch_id(db, batch), priority, tasks.spec_text(Spec("true")), 0)]
             return TaskId(tasks.add_many(db, 1, rows, None)[0])
 
         return store.write(write)
@@ -384,7 +385,7 @@ def test_a_wide_join_stays_linear_and_a_wide_fan_out_is_released_at_once(store: 
     text = tasks.spec_text(Spec("true"))
 
     def steps(width: int) -> int:
-        ids = store.write(lambda db: tasks.add_many(db, 1, [(None, tasks.batch_id(db, "d"), 0, text)] * width, None))
+        ids = store.write(lambda db: tasks.add_many(db, 1, [(None, tasks.batch_id(db, "d"), 0, text, 0)] * width, None))
         child = add(store, *ids)
         first = begin(store, TaskId(ids[0]))[0]
         total = 0
@@ -405,7 +406,7 @@ def test_a_wide_join_stays_linear_and_a_wide_fan_out_is_released_at_once(store: 
 
     assert steps(20_000) <= 2 * steps(20) + 10
     root = add(store)
-    store.write(lambda db: tasks.add_many(db, 1, [(None, BatchId(1), 0, text)] * 20_000, None, [[root]] * 20_000))
+    store.write(lambda db: tasks.add_many(db, 1, [(None, BatchId(1), 0, text, 0)] * 20_000, None, [[root]] * 20_000))
     run(store, root)
     sound(store)
 

@@ -23,6 +23,8 @@ def start_line(order: Order, slot: int, at: float, b: float, m: float) -> str:
         extra += f',"timeout":{order.timeout!r}'
     if order.deliver is not None:
         extra += f',"deliver":{quoted(order.deliver)}'
+    if order.slots != 1:
+        extra += f',"slots":{order.slots}'
     if order.grace != GRACE_S:
         extra += f',"grace":{order.grace!r}'
     if order.cap != CAP_BYTES:

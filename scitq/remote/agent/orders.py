@@ -66,8 +66,8 @@ def _variables(order: dict[str, Any], name: str) -> dict[str, str]:
 class Order:
     """One accepted order, checked."""
 
-    __slots__ = ("argv", "base", "cap", "cpu", "cwd", "deliver", "env", "grace", "id", "key", "raw", "script", "task",
-                 "timeout")  # fmt: skip
+    __slots__ = ("argv", "base", "cap", "cpu", "cwd", "deliver", "env", "gpus", "grace", "id", "key", "memory", "raw", "script",
+                 "slots", "task", "timeout")  # fmt: skip
 
     def __init__(self, raw: dict[str, Any]) -> None:
         self.raw = raw
@@ -105,6 +105,13 @@ class Order:
         self.cap = CAP_BYTES if cap is None else int(cap)
         cpu = _number(raw, "cpu", 0)
         self.cpu = None if cpu is None else max(1, int(cpu))
+        self.slots = int(_number(raw, "slots", 1) or 1)
+        memory = _number(raw, "memory", 1)
+        self.memory = None if memory is None else int(memory)
+        gpus = raw.get("gpus", [])
+        if not isinstance(gpus, list):
+            raise BadOrder("gpus must be a list of ids")
+        self.gpus = [_encoded(gpu, "the id of a GPU") for gpu in gpus]
 
 
 class OrderFile:

@@ -56,6 +56,10 @@ def environment(order: Order, slot: Slot, base: dict[str, str], journal: str, cp
     env = {**base, **order.base, **order.env} if order.base or order.env else dict(base)
     env.update(slot.environment)
     env["CPU"] = str(order.cpu or cpu)
+    if order.memory is not None:
+        env["MEMORY"] = str(order.memory)
+    if order.gpus:
+        env["CUDA_VISIBLE_DEVICES"] = ",".join(order.gpus)
     env["SCITQ_TASK"] = order.task
     env["SCITQ_EXECUTION"] = order.key
     env["SCITQ_JOURNAL"] = journal

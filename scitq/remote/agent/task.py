@@ -15,7 +15,7 @@ class Task:
 
     __slots__ = (
         "at", "b", "cap", "deliver", "ecut", "grace", "id", "is_adopted", "key", "kill_at", "m", "ocut", "pid",
-        "pidfd", "slot", "suspended_at", "terminated", "timeout", "why",
+        "pidfd", "slot", "slots", "suspended_at", "terminated", "timeout", "why",
     )  # fmt: skip
 
     def __init__(self, facts: dict[str, Any], slot: Slot) -> None:
@@ -30,6 +30,8 @@ class Task:
         self.grace = float(facts.get("grace", GRACE_S))
         self.cap = int(facts.get("cap", CAP_BYTES))
         self.deliver: str | None = facts.get("deliver")
+        self.slots = int(facts.get("slots", 1))
+        """How many run slots it takes."""
         self.pid: int = facts.get("pid", 0)
         """0 before the spawn, -1 when it was never written down."""
         self.why: str | None = facts.get("why")
@@ -45,6 +47,8 @@ class Task:
         """What a later keeper needs to know; the same keys as in a start line."""
         known: dict[str, Any] = {"id": self.id, "slot": self.slot.number, "at": self.at, "b": self.b, "m": self.m}
         known |= {"pid": self.pid, "grace": self.grace, "cap": self.cap}
+        if self.slots > 1:
+            known["slots"] = self.slots
         for name in ("timeout", "deliver", "why"):
             if getattr(self, name) is not None:
                 known[name] = getattr(self, name)

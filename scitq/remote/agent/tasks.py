@@ -70,17 +70,31 @@ class Tasks:
 
     def launch(self, may_start: bool = True) -> bool:
         """Start what fits, in order of arrival; then everything due is in the journal. False: the disk is full."""
-        while may_start and self.queue and len(self.running) < self.slots and not self._is_pausing():
-            batch: list[tuple[Order, Slot]] = []
-            while self.queue and len(self.running) + len(batch) < self.slots:
-                order = self.queue.pop(self.waiting.popleft(), None)
-                if order is not None:
-                    batch.append((order, self._take_slot()))
+        while may_start and self.queue and not self._is_pausing():
+            batch = self._next_batch()
+            if not batch:
+                break
             if not self._start(batch):
                 return False
         if self.is_urgent:
             self.is_urgent = not self.journal.flush()
         return not self.is_urgent
+
+    def _next_batch(self) -> list[tuple[Order, Slot]]:
+        """The orders at the head of the queue that fit into the free run slots. One larger than all of them runs alone."""
+        batch: list[tuple[Order, Slot]] = []
+        taken = sum([task.slots for task in self.running.values()])
+        while self.waiting and taken < self.slots:
+            order = self.queue.get(self.waiting[0])
+            if order is None:  # cancelled meanwhile
+                self.waiting.popleft()
+                continue
+            if taken and taken + order.slots > self.slots:
+                break
+            del self.queue[self.waiting.popleft()]
+            batch.append((order, self._take_slot()))
+            taken += order.slots
+        return batch
 
     def _is_pausing(self) -> bool:
         return self.pause_until > 0 and time.monotonic() < self.pause_until
@@ -141,6 +155,7 @@ class Tasks:
     def _spawn(self, order: Order, slot: Slot, at: float, m: float) -> None:
         task = Task({"id": order.id, "at": at, "b": processes.boot_time(), "m": m}, slot)
         task.timeout, task.grace, task.cap, task.deliver = order.timeout, order.grace, order.cap, order.deliver
+        task.slots = order.slots
         cpu = max(1, self.cpus // max(1, self.slots))
         try:
             task.pid = self.spawner.start(order, slot, environment(order, slot, self.base, self.journal.id, cpu))
