@@ -12,6 +12,7 @@ import errno
 import logging
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -275,6 +276,7 @@ class Store:
             if db.readonly("main"):
                 raise StateFileReadOnly(f"{path} may not be written by this user: check its mode and owner.", path=path)
             if migrate.is_blank(db):
+                _set_aside(self.side)
                 migrate.create(db, path, self.schema)
             found = migrate.inspect(db, path, self.schema)
             if self.schema.version < found.min_writer:
@@ -359,6 +361,18 @@ class Store:
 
 def _is_empty(path: Path) -> bool:
     return not path.exists() or path.stat().st_size == 0
+
+
+def _set_aside(side: Path) -> None:
+    """A new file begins with new numbers: what a deleted one left in the side folder (logs, outputs, its worker) is not its
+    own, and would be taken for it. It is kept under another name."""
+    left = [side / name for name in ("local", "logs", "outputs", "calls") if (side / name).exists()]
+    if left:
+        old = side / time.strftime("before-%Y%m%d-%H%M%S")
+        old.mkdir(mode=0o700, exist_ok=True)
+        for folder in left:
+            folder.rename(old / folder.name)
+        log.warning("What a deleted state file left in %s is now in %s.", side, old.name)
 
 
 def _make_blank(path: Path) -> None:

@@ -28,6 +28,7 @@ from scitq.errors import (
     TaskFailed,
     UnknownTask,
 )
+from scitq.remote import local
 from scitq.states import Outcome, Stage, TaskState
 from tests.engine.conftest import Opener, sound
 
@@ -633,6 +634,27 @@ def test_leaving_with_work_queued_says_what_stays_and_how_to_go_on(
     assert "lab.scitq: 3 tasks stay queued, 1 goes on at the workers. To go on: scitq up" in caplog.text
     again = open_engine()
     assert again.wait_all(WAIT_S) == {TaskState.SUCCEEDED: 5}
+
+
+def test_a_new_file_in_place_of_a_deleted_one_takes_nothing_over(
+    open_engine: Opener, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Numbers begin anew: the old file's logs, outputs and worker must not be taken for the new one's."""
+    script = "head -c 50000 /dev/zero; echo old > $OUTPUT/x"
+    first = open_engine()
+    first.submit(script, shell=True).result(WAIT_S)
+    first.close()
+    for path in first.path.parent.glob("lab.scitq*"):
+        if path.is_file():
+            path.unlink()
+    second = open_engine()
+    assert "is now in before-" in caplog.text
+    task = second.submit("head -c 40000 /dev/zero", shell=True)
+    assert (task.id, len(task.result(WAIT_S).stdout)) == (1, 40000)
+    assert not task.output.exists()
+    (old,) = second.side.glob("before-*")
+    assert (old / "outputs" / "1" / "x").read_text() == "old\n"
+    local.stop(old / "local")
 
 
 def test_two_engines_on_one_file_share_work_and_one_drives(open_engine: Opener) -> None:
