@@ -13,6 +13,8 @@ A function given to the writer
 * may run twice: when SQLite takes back a whole group (disk full), the innocent ones are run again, each alone.
   So it has no effects but those on its connection;
 * may run on any thread, one at a time.
+
+Subscribers are served by the caller that committed, or, in a run of commits, by the thread less often.
 """
 
 from __future__ import annotations
@@ -66,6 +68,7 @@ class Writer:
         self.has_subscribers = False
         self._is_to_tell = False
         self._told_at = 0.0
+        self._telling: set[int] = set()  # callers' threads that serve the subscribers now
         self._has_chores = False
         self._was_interrupted = False
         self._closing = False
@@ -176,13 +179,21 @@ class Writer:
             # Still in turn: nobody else can have set it.
             changed, self._transactions.has_changed = self._transactions.has_changed, False
         if changed:
-            if self.has_subscribers or self._transactions.wants_checkpoint:
-                self._is_to_tell = True
-                if not self._has_chores:
-                    self._has_chores = True
-                    self._wake()
-            else:  # nothing else to do: not worth the thread's waking up
+            self._is_to_tell = True
+            now = time.monotonic()
+            if now - self._told_at >= TELL_S:
+                # Here and now: waking the thread for it would cost two switches. In a run of commits it does it, less often.
+                self._told_at = now
                 self._ring()
+                self._telling.add(me)
+                try:
+                    self._tell()
+                finally:
+                    self._telling.discard(me)
+                self._is_to_tell = False
+            if (self._is_to_tell or self._transactions.wants_checkpoint) and not self._has_chores:
+                self._has_chores = True
+                self._wake()
         return True
 
     def _enqueue(self, job: Job) -> None:
