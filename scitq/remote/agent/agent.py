@@ -2,6 +2,14 @@
 
 It holds nothing that is not on disk or repeated by its peers, so it may be killed at any instruction, restarted, or
 replaced by a newer one while tasks run. Output by offset is `outputs`, delivery is `collect`.
+
+    POST /commands   a JSON object a line: order, cancel, slots, signal, forget, stop. 200: all of it is on disk
+    GET /events      ?journal=ID&from=N&wait=S: lines from N on, which acknowledges everything before N
+    GET /held        what is not over, as of the offset `end`; facts about the machine
+    GET /output/E/out|err   ?from=N&max=M&wait=S: bytes of a stream; Scitq-Size, Scitq-Ended
+    GET /stats, GET /ping   load, memory, disk; whether the agent lives
+
+A request with a Scitq-Epoch below the highest that was ever seen is answered 409: its driver has been replaced.
 """
 
 from __future__ import annotations

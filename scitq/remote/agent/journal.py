@@ -4,7 +4,23 @@ Written by the keeper only, one `write` a round; read by the agent with `pread`.
 the death of any process, and a power cut makes a new journal (see `Journal.open`).
 
 A segment is `journal/<base, 20 digits>.log`; the number of a byte is base + position. Its first line names the
-journal, so that no reader can take the bytes of one for those of another.
+journal, so that no reader can take the bytes of one for those of another. Lines, by their `k`:
+
+    journal    id, base, gen, boot: the head of a segment
+    carry      running, owed, slots, acked: what is live when a segment begins
+    keeper     pid, at: a keeper started
+    start      id, slot, at, b (seconds since boot), m (monotonic) and what ends it: written before the spawn
+    pid        id, pid, b: the spawn is done; the pid is also its session and group
+    end        id, why, grace: a timeout or cancel is under way
+    exit       id, code, sig, why, note, o, e (bytes as latin-1, null when long), on, en (sizes), ocut, ecut, left,
+               kept (it left a folder), collect, deliver, at, run, u, s, rss
+    collected  id, ok, note: its output was delivered, or cannot be
+    slots      n
+    bad        line, note: a command that was refused
+    acked      to: noted when keeper and agent end in peace
+
+`why` is null for an end of its own, else timeout, cancel, spawn (it could not be started), unstarted (accepted and
+given back: it never ran and may be ordered again under a new id) or unknown (the keeper was killed meanwhile).
 """
 
 from __future__ import annotations

@@ -1,6 +1,22 @@
 """What an order may say, and the file that remembers accepted orders until they start.
 
 Pure reading of one JSON object, and an append-only file. Queueing and running is `keeper`.
+
+    order     id of the execution: a number or a short text; a repeated one is ignored
+    task      what SCITQ_TASK says
+    argv      the program and its arguments; or
+    script    a text that is run as a file, by
+    shell     true or absent (sh), "bash", "/path/to/it", …
+    env       the user's variables, over
+    base      the environment of the submitting context (PATH, HOME, LANG, …); absent: the agent's own
+    cwd       absolute; absent: the slot's work folder
+    timeout   seconds until it is ended
+    grace     seconds between TERM and KILL (10)
+    cap       bytes kept of each stream (1 GiB)
+    cpu       what CPU says; absent: this machine's share of a slot
+    deliver   absolute: where a non-empty output folder goes after success
+
+Unknown keys are ignored. Texts may carry bytes that are no UTF-8 as surrogate escapes, never NUL.
 """
 
 from __future__ import annotations
