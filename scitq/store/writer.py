@@ -93,7 +93,7 @@ class Writer:
     def write(self, run: Callable[[apsw.Connection], T], *, full: bool = False) -> T:
         """Run `run` and return what it returned, after the commit."""
         me = threading.get_ident()
-        if me in (self._inside, self._thread.ident):
+        if me in (self._inside, self._thread.ident) or me in self._telling:
             raise BadInput(
                 "store.write() would wait for itself here: use the connection given, or store.post() in a subscriber."
             )
