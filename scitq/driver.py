@@ -54,6 +54,8 @@ POLL_S = 600
 CANDIDATE_S = 1.0
 RECONNECT_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 FETCH_BYTES = 4 << 20
+# How often an idle driver says that it is there.
+BEAT_S = 60.0
 # What is kept of what an agent says of its machine.
 FACTS = ("cpus", "memory", "gpus", "gpu_models", "python", "host", "version")
 
@@ -122,12 +124,14 @@ class Driver:
         on_end: Callable[[ScitqError | None], None] | None = None,
         on_output: Callable[[], None] | None = None,
         linger_s: float = 60.0,
+        take_over: bool = False,
     ) -> None:
         self._store = store
         self._lease = Lease(store)
         self._on_end = on_end
         self._on_output = on_output
         self._linger_s = linger_s
+        self._take_over = take_over
         self._contacts: dict[WorkerId, Contact] = {}
         self._contexts: dict[int, dict[str, Any]] = {}
         self._inbox: deque[Callable[[], None]] = deque()
@@ -169,7 +173,7 @@ class Driver:
         try:
             self._selector.register(self._wake_r, selectors.EVENT_READ, None)
             unsubscribe = self._store.subscribe(self._changed)
-            while not self._stop.is_set() and not self._lease.try_acquire():
+            while not self._stop.is_set() and not self._lease.try_acquire(take_over=self._take_over):
                 self._wait(CANDIDATE_S)
             if not self._stop.is_set():
                 self._drive()
@@ -263,23 +267,35 @@ class Driver:
         if answer.status == 409:
             raise StaleDriver(f"the agent of worker {contact.worker} is driven by a newer driver; this one stops.")
         if answer.status != 200:
-            raise BadAnswer(f"worker {contact.worker}: the agent answered {answer.status}: {answer.body[:200]!r}")
+            raise BadAnswer(f"the agent answered {answer.status}: {answer.body[:200]!r}.", worker=contact.worker)
         if stream is contact.events:
             polled.append((contact, answer))
         elif contact.asked.popleft() == "held":
-            contact.held = answer.json()
+            contact.held = _checked_held(answer)
 
     # --- one round ------------------------------------------------------------------------------------------------------
 
-    def _round(self, polled: list[tuple[Contact, Answer]]) -> float | None:
+    def _round(self, polled: list[tuple[Contact, Answer]]) -> float:
         """Store what came, decide, write, act. Returns how long there is nothing to do unless something happens."""
         reader = self._store.reader()
         known = {row.id: row for row in workers.all_of(reader)}
         polled = [(contact, answer) for contact, answer in polled if contact.connected]
         if polled or self._has_decisions(reader, known):
             # The transaction may run twice (see store.writer), so it changes nothing but the file and its own plan.
-            for plan in self._store.write(lambda db: self._transact(db, polled, known)).values():
+            try:
+                plans = self._store.write(lambda db: self._transact(db, polled, known))
+            except BadAnswer as problem:
+                # One agent makes no sense: nothing of this round was stored, the others' news are asked for again.
+                for contact, _ in polled:
+                    if contact.worker == problem.parts.get("worker"):
+                        self._lose(contact, problem)
+                    else:
+                        self._poll(contact)
+                return 0.0
+            for plan in plans.values():
                 self._follow_plan(plan)
+            for contact, _ in polled:
+                contact.failures = 0
         now = time.monotonic()
         for row in known.values():
             self._act(reader, row, now)
@@ -408,9 +424,7 @@ class Driver:
                 and (executions.live(db, row.id) or tasks.pending(db, 1))
             ):
                 contact.connecting = True
-                threading.Thread(
-                    target=self._connect, args=(contact, row.concurrency), name="scitq-connect", daemon=True
-                ).start()
+                threading.Thread(target=self._connect, args=(contact,), name="scitq-connect", daemon=True).start()
             return
         commands: list[dict[str, Any]] = []
         if contact.slots_sent != row.concurrency:
@@ -441,22 +455,25 @@ class Driver:
             for stream in (logs.OUT, logs.ERR):
                 self._tail(contact, execution, stream)
 
-    def _connect(self, contact: Contact, concurrency: int) -> None:
+    def _connect(self, contact: Contact) -> None:
         """In a thread of its own: start the agent where it does not run, and open both streams."""
+        streams: list[Stream] = []
         try:
             local.ensure(contact.root, linger=self._linger_s)
-            commands = Stream.to_socket(contact.root)
-            held = commands.ask("GET", "/held").json()
-            events = Stream.to_socket(contact.root)
+            streams.append(Stream.to_socket(contact.root))
+            held = _checked_held(streams[0].ask("GET", "/held"))
+            streams.append(Stream.to_socket(contact.root))
         except ScitqError as problem:
             found = problem
+            for stream in streams:
+                stream.close()
             self._later(lambda: self._failed_to_connect(contact, found))
         else:
+            commands, events = streams
             self._later(lambda: self._connected(contact, commands, events, held))
 
     def _connected(self, contact: Contact, commands: Stream, events: Stream, held: dict[str, Any]) -> None:
         contact.connecting = False
-        contact.failures = 0
         contact.commands, contact.events, contact.held = commands, events, held
         row = workers.find(self._store.reader(), int(contact.worker))
         contact.journal, contact.acked = row.journal, row.acked
@@ -473,23 +490,29 @@ class Driver:
         contact.failures += 1
         contact.next_try = time.monotonic() + wait_s
 
+        self._call_unreachable(contact, problem)
+        log.warning("worker %s: %s Next try in %g s.", contact.worker, problem, wait_s)
+
+    def _call_unreachable(self, contact: Contact, problem: ScitqError) -> None:
+        """Write down why a worker cannot be used, for `why` and the tables."""
+
         def tell(db: apsw.Connection) -> None:
             self._lease.check(db)
             row = workers.find(db, int(contact.worker))
-            if row.note != str(problem):
+            if row.note != str(problem) or row.state is WorkerState.READY:
                 state = (
                     WorkerState.UNREACHABLE if row.state in (WorkerState.READY, WorkerState.PREPARING) else row.state
                 )
                 workers.move(db, _now_ms(), contact.worker, state, str(problem))
 
         self._store.write(tell)
-        log.warning("worker %s: %s Next try in %g s.", contact.worker, problem, wait_s)
 
     def _lose(self, contact: Contact, problem: WorkerError) -> None:
         log.debug("worker %s: %s", contact.worker, problem)
         if isinstance(problem, BadAnswer):
-            log.warning("%s Connecting anew.", problem)
+            log.warning("worker %s: %s Connecting anew.", contact.worker, problem)
             contact.failures += 1
+            self._call_unreachable(contact, problem)
         contact.next_try = time.monotonic() + RECONNECT_S[min(contact.failures, len(RECONNECT_S) - 1)]
         self._hang_up(contact)
 
@@ -628,8 +651,10 @@ class Driver:
 
     # --- time -----------------------------------------------------------------------------------------------------------
 
-    def _idle_time(self, db: apsw.Connection, now: float) -> float | None:
-        waits = []
+    def _idle_time(self, db: apsw.Connection, now: float) -> float:
+        waits: list[float] = []
+        self._lease.beat()
+        waits.append(BEAT_S)
         due = tasks.next_due(db)
         if due is not None:
             waits.append(max(0.0, (due - _now_ms()) / 1000))
@@ -638,7 +663,23 @@ class Driver:
                 waits.append(contact.next_try - now)
             if contact.tail_after > now:
                 waits.append(contact.tail_after - now)
-        return min(waits) + 0.001 if waits else None
+        return min(waits) + 0.001
+
+
+def _checked_held(answer: Answer) -> dict[str, Any]:
+    """An agent's word on itself and what it holds.
+
+    Raises:
+        BadAnswer: it makes no sense.
+    """
+    held = answer.json()
+    kinds = {"journal": str, "base": int, "end": int, "held": dict}
+    for key, kind in kinds.items():
+        if not isinstance(held.get(key), kind):
+            raise BadAnswer(f"the agent's answer to /held makes no sense ({key} is {held.get(key)!r:.80}).")
+    if not all(str(id).isdecimal() for id in held["held"]):
+        raise BadAnswer("the agent holds executions that are not ours.")
+    return held
 
 
 def _news_first(place: Contact | Plan) -> bool:
@@ -685,7 +726,7 @@ def _apply(db: apsw.Connection, now: int, plan: Plan, answer: Answer) -> None:
     try:
         name, start = answer.headers["scitq-journal"], int(answer.headers["scitq-from"])
     except (KeyError, ValueError):
-        raise BadAnswer(f"worker {plan.worker}: an answer without its place in the journal.") from None
+        raise BadAnswer("an answer of the agent lacks its place in the journal.", worker=plan.worker) from None
     end = start + len(answer.body)
     if not workers.advance(db, plan.worker, plan.journal, plan.acked, name, end):
         raise StaleDriver("the journal of a worker was read by another driver meanwhile; this one stops.")
@@ -693,7 +734,10 @@ def _apply(db: apsw.Connection, now: int, plan: Plan, answer: Answer) -> None:
         # The agent started a new journal, or part of the old is gone: ask what it still holds.
         plan.synced = False
     plan.journal, plan.acked = name, end
-    found = list(lines(answer.body))
+    try:
+        found = list(lines(answer.body))
+    except BadAnswer as nonsense:
+        raise BadAnswer(str(nonsense), worker=plan.worker) from nonsense
     over = {line.fields.get("id") for line in found if line.kind == "exit"}
     for line in found:
         fields = line.fields
@@ -714,7 +758,7 @@ def _apply(db: apsw.Connection, now: int, plan: Plan, answer: Answer) -> None:
                 log.warning("worker %s refused a command: %s", plan.worker, fields.get("note"))
         except (KeyError, TypeError, ValueError) as problem:
             raise BadAnswer(
-                f"worker {plan.worker}: a journal line makes no sense ({problem!r}): {fields!r:.200}"
+                f"a line of the agent's journal makes no sense ({problem!r}): {fields!r:.200}.", worker=plan.worker
             ) from problem
 
 

@@ -596,17 +596,19 @@ class Engine:
 
     # --- driving --------------------------------------------------------------------------------------------------------
 
-    def drive(self) -> None:
+    def drive(self, *, take_over: bool = False) -> None:
         """Drive the file from now on, or stand by until its present driver ends.
+
+        `take_over` is your word that the other machine that drove it does so no more; no lock of this one can tell.
 
         Raises:
             NoDriver: the engine was opened with drive=False.
         """
         if not self._may_drive:
             raise NoDriver(f"{self.path.name} was opened with drive=False: this process only adds and watches.")
-        self._drive()
+        self._drive(take_over=take_over)
 
-    def _drive(self) -> None:
+    def _drive(self, *, take_over: bool = False) -> None:
         if self._driver is not None or not self._may_drive or self._store.read_only:
             return
         with self._driver_gate:
@@ -614,7 +616,11 @@ class Engine:
                 from scitq.driver import Driver
 
                 self._driver = Driver(
-                    self._store, on_end=self._driver_ended, on_output=self._changes.announce, linger_s=self._linger_s
+                    self._store,
+                    on_end=self._driver_ended,
+                    on_output=self._changes.announce,
+                    linger_s=self._linger_s,
+                    take_over=take_over,
                 )
                 self._driver.start()
 

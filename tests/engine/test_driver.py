@@ -1,0 +1,126 @@
+"""The driver and agents that misbehave, and what it costs to do nothing."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from scitq.remote.agent import address
+from scitq.states import TaskState, WorkerState
+from tests.engine.conftest import Opener, sound
+from tests.engine.test_engine import WAIT_S, until
+
+HELD = json.dumps({"journal": "j", "base": 0, "end": 0, "held": {}, "slots": 2, "cpus": 2, "memory": 1 << 30})
+
+
+@contextmanager
+def false_agent(root: Path, answers: dict[str, tuple[int, str, bytes]]) -> Iterator[None]:
+    """Something that listens where the local agent should, and answers what it is told to (status, headers, body)."""
+    root.mkdir(parents=True, mode=0o700)
+    listener = address.listen(str(root), "agent.sock")
+    connections: list[socket.socket] = []
+
+    def serve(connection: socket.socket) -> None:
+        data = b""
+        while True:
+            while b"\r\n\r\n" not in data:
+                try:
+                    piece = connection.recv(65536)
+                except OSError:
+                    return
+                if not piece:
+                    return
+                data += piece
+            head, _, data = data.partition(b"\r\n\r\n")
+            target = head.split(b" ")[1].decode().partition("?")[0]
+            length = int(dict(line.split(b": ") for line in head.split(b"\r\n")[1:]).get(b"Content-Length", b"0"))
+            while len(data) < length:
+                data += connection.recv(65536)
+            data = data[length:]
+            if target not in answers:
+                continue  # silence
+            status, headers, body = answers[target]
+            connection.sendall(f"HTTP/1.1 {status} X\r\n{headers}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+
+    def accept() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            connections.append(connection)
+            threading.Thread(target=serve, args=(connection,), daemon=True).start()
+
+    listener.setblocking(True)
+    thread = threading.Thread(target=accept, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        (root / "agent.sock").unlink()
+        for one in (listener, *connections):
+            one.shutdown(socket.SHUT_RDWR)
+            one.close()
+        thread.join()
+
+
+PING = (200, "", b'{"stopping": null}')
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        ({"/held": (200, "", b"nonsense")}, "is not JSON"),
+        ({"/held": (200, "", b'{"journal": 5}')}, "makes no sense"),
+        ({"/held": (200, "", b'{"journal":"j","base":0,"end":0,"held":{"x":"queued"}}')}, "not ours"),
+        ({"/held": (200, "", HELD.encode()), "/events": (500, "", b'{"error":"broken"}')}, "answered 500"),
+        ({"/held": (200, "", HELD.encode()), "/events": (200, "", b"")}, "lacks its place"),
+        (
+            {
+                "/held": (200, "", HELD.encode()),
+                "/events": (200, "Scitq-Journal: j\r\nScitq-From: 0\r\n", b"garbage\n"),
+            },
+            "makes no sense",
+        ),
+        (
+            {
+                "/held": (200, "", HELD.encode()),
+                "/events": (200, "Scitq-Journal: j\r\nScitq-From: 0\r\n", b'{"k":"exit","id":"one","code":[]}\n'),
+            },
+            "makes no sense",
+        ),
+    ],
+)
+def test_an_agent_that_makes_no_sense_is_unreachable_with_the_reason_and_nothing_is_lost(
+    open_engine: Opener, state_file: Path, answers: dict[str, tuple[int, str, bytes]], message: str
+) -> None:
+    root = state_file.with_name("lab.scitq.d") / "local"
+    engine = open_engine(drive=False)
+    task = engine.submit("echo fine")
+    with false_agent(root, {"/ping": PING, **answers}):
+        driving = open_engine()
+        driving.drive()
+        until(lambda: any(message in (worker.note or "") for worker in engine.workers()), "the note")
+        until(lambda: engine.workers()[0].state is WorkerState.UNREACHABLE, "the state")
+        assert driving.is_driving
+        assert task.state in (TaskState.PENDING, TaskState.ASSIGNED)
+    assert task.wait(WAIT_S) is TaskState.SUCCEEDED
+    sound(engine)
+
+
+def test_an_agent_that_says_nothing_is_left_alone_and_recovers(open_engine: Opener, state_file: Path) -> None:
+    """It answers to connections but to nothing that matters: the driver neither spins nor gives up."""
+    root = state_file.with_name("lab.scitq.d") / "local"
+    engine = open_engine(drive=False)
+    task = engine.submit("echo later")
+    with false_agent(root, {"/ping": PING, "/held": (200, "", HELD.encode())}):
+        open_engine().drive()
+        until(lambda: task.state is TaskState.ASSIGNED, "the order")
+    assert task.result(WAIT_S).stdout == "later\n"
+    sound(engine)
