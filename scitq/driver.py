@@ -56,6 +56,8 @@ RECONNECT_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 FETCH_BYTES = 4 << 20
 # How often an idle driver says that it is there.
 BEAT_S = 60.0
+# A task that runs for less is not shown as running.
+SHOWN_AFTER_S = 0.03
 # What is kept of what an agent says of its machine.
 FACTS = ("cpus", "memory", "gpus", "gpu_models", "python", "host", "version")
 
@@ -87,6 +89,8 @@ class Contact:
     # After a failure to bring a log home (a full disk, say) the next try waits.
     tail_after: float = 0.0
     mean_run_s: float | None = None
+    # Executions that were seen to start, and when: written down only if they do not end within moments.
+    starts: dict[ExecutionId, float] = field(default_factory=dict)
 
     @property
     def connected(self) -> bool:
@@ -105,6 +109,7 @@ class Plan:
         self.held = contact.held
         self.synced = contact.synced
         self.mean_run_s = contact.mean_run_s
+        self.starts = dict(contact.starts)
         self.commands: list[dict[str, Any]] = []
         self.forget: list[ExecutionId] = []
         self.forget_logs: list[ExecutionId] = []
@@ -128,6 +133,7 @@ class Driver:
     ) -> None:
         self._store = store
         self._lease = Lease(store)
+        self._outputs = str(store.side / "outputs")
         self._on_end = on_end
         self._on_output = on_output
         self._linger_s = linger_s
@@ -305,8 +311,12 @@ class Driver:
         due = tasks.next_due(db)
         if due is not None and due <= _now_ms():
             return True
-        if any(contact.held is not None and not _news_first(contact) for contact in self._contacts.values()):
-            return True
+        shown = time.monotonic() - SHOWN_AFTER_S
+        for contact in self._contacts.values():
+            if contact.held is not None and not _news_first(contact):
+                return True
+            if any(at <= shown for at in contact.starts.values()):
+                return True
         free = _free(
             db, known, {contact.worker: contact.mean_run_s for contact in self._contacts.values() if contact.synced}
         )
@@ -320,6 +330,8 @@ class Driver:
         plans = {contact.worker: Plan(contact) for contact in self._contacts.values() if contact.connected}
         for contact, answer in polled:
             _apply(db, now, plans[contact.worker], answer)
+        for plan in plans.values():
+            _show_running(db, now, plan)
         for plan in plans.values():
             if plan.held is not None and not _news_first(plan):
                 self._reconcile(db, now, plan)
@@ -353,7 +365,7 @@ class Driver:
         """The transaction is in the file: what it decided becomes the present, and is said to the agent."""
         contact = plan.contact
         contact.journal, contact.acked, contact.mean_run_s = plan.journal, plan.acked, plan.mean_run_s
-        contact.held, contact.synced = plan.held, plan.synced
+        contact.held, contact.synced, contact.starts = plan.held, plan.synced, plan.starts
         contact.forget += plan.forget
         contact.forget_logs += plan.forget_logs
         self._say(contact, plan.commands)
@@ -364,13 +376,15 @@ class Driver:
         lost what was running and is not there any more."""
         assert plan.held is not None
         facts: dict[str, Any] = {key: plan.held[key] for key in FACTS if key in plan.held}
-        held = {int(id) for id in plan.held["held"]}
+        held = {int(id): str(doing) for id, doing in plan.held["held"].items()}
         plan.held = None
         plan.synced = True
         waiting = {order.execution: order for order in executions.unstarted(db, plan.worker)}
         due = executions.logs_due(db, plan.worker)
         for execution, state in executions.live(db, plan.worker).items():
             if execution in held or execution in due:
+                if held.get(execution) == "running" and state is TaskState.ASSIGNED:
+                    executions.started(db, execution, now)
                 continue
             if execution in waiting:
                 plan.commands.append(self._order(db, waiting[execution]))
@@ -402,7 +416,7 @@ class Driver:
             command["gpus"] = list(order.gpus)
         if spec.run_timeout is not None:
             command["timeout"] = spec.run_timeout
-        command["deliver"] = str(self._store.side / "outputs" / str(order.task))
+        command["deliver"] = f"{self._outputs}/{order.task}"
         if order.context is not None:
             if order.context not in self._contexts:
                 text = query.one(db, "select data from context where id = ?", (order.context,))[0]
@@ -523,6 +537,7 @@ class Driver:
                     self._selector.unregister(stream)
                 stream.close()
         contact.events = contact.commands = contact.held = None
+        contact.starts.clear()
         contact.synced = False
         contact.slots_sent = None
         contact.told.clear()
@@ -663,6 +678,8 @@ class Driver:
                 waits.append(contact.next_try - now)
             if contact.tail_after > now:
                 waits.append(contact.tail_after - now)
+            if contact.starts:
+                waits.append(max(0.0, min(contact.starts.values()) + SHOWN_AFTER_S - now))
         return min(waits) + 0.001
 
 
@@ -735,18 +752,16 @@ def _apply(db: apsw.Connection, now: int, plan: Plan, answer: Answer) -> None:
         plan.synced = False
     plan.journal, plan.acked = name, end
     try:
-        found = list(lines(answer.body))
+        found = lines(answer.body)
     except BadAnswer as nonsense:
         raise BadAnswer(str(nonsense), worker=plan.worker) from nonsense
-    over = {line.fields.get("id") for line in found if line.kind == "exit"}
     for line in found:
         fields = line.fields
         try:
             if line.kind == "start":
-                # A task that ended in the same answer is not shown as running for no time at all.
-                if fields["id"] not in over:
-                    executions.started(db, ExecutionId(fields["id"]), now)
+                plan.starts[ExecutionId(fields["id"])] = time.monotonic()
             elif line.kind == "exit":
+                plan.starts.pop(fields["id"], None)
                 _exited(db, now, plan, fields)
             elif line.kind == "collected":
                 problem = None if fields["ok"] else str(fields.get("note") or "the output could not be delivered")
@@ -760,6 +775,15 @@ def _apply(db: apsw.Connection, now: int, plan: Plan, answer: Answer) -> None:
             raise BadAnswer(
                 f"a line of the agent's journal makes no sense ({problem!r}): {fields!r:.200}.", worker=plan.worker
             ) from problem
+
+
+def _show_running(db: apsw.Connection, now: int, plan: Plan) -> None:
+    """Write down which executions run. One that ends within moments is never shown as running: that would cost as much as
+    its end. (A driver that dies in these moments leaves it to the next, who asks the agent what it holds.)"""
+    due = time.monotonic() - SHOWN_AFTER_S
+    for execution in [execution for execution, at in plan.starts.items() if at <= due]:
+        del plan.starts[execution]
+        executions.started(db, execution, now)
 
 
 def _exited(db: apsw.Connection, now: int, plan: Plan, fields: Mapping[str, Any]) -> None:

@@ -6,33 +6,39 @@ The agent's own side of the same words is `remote.agent`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 from scitq.errors import BadAnswer
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """One journal line of an agent: its kind and its fields."""
 
     kind: str
-    fields: Mapping[str, Any]
+    fields: dict[str, Any]
 
 
-def lines(body: bytes) -> Iterator[Line]:
-    """The journal lines in an answer to `GET /events`.
+# Lines that are the keeper's own affair: not worth the reading.
+_ITS_OWN = (b'{"k":"pid"', b'{"k":"slots"', b'{"k":"end"')
+
+
+def lines(body: bytes) -> list[Line]:
+    """The journal lines in an answer to `GET /events` that say something to the engine.
 
     Raises:
         BadAnswer: a line is not what an agent writes.
     """
+    found = []
     for raw in body.splitlines():
+        if raw.startswith(_ITS_OWN):
+            continue
         try:
             fields = json.loads(raw)
-            yield Line(fields["k"], fields)
+            found.append(Line(fields["k"], fields))
         except (ValueError, KeyError, TypeError):
             raise BadAnswer(f"a line of an agent's journal makes no sense: {raw[:80]!r}") from None
+    return found
 
 
 def to_bytes(commands: Iterable[Mapping[str, Any]]) -> bytes:

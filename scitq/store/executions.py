@@ -24,6 +24,9 @@ _COLUMNS = """execution.id, execution.task, worker.name, execution.attempt, exec
   execution.peak_memory, execution.wanted from execution left join worker on worker.id = execution.worker"""
 
 
+_SUCCEEDED, _RUN = int(Outcome.SUCCEEDED), int(Stage.RUN)
+
+
 @dataclass(frozen=True)
 class Order:
     """What the worker must be told to run an execution."""
@@ -37,8 +40,7 @@ class Order:
     gpus: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Exit:
+class Exit(NamedTuple):
     """How a command ended, as its agent tells it. `output` and `error` are None when the bytes are still on the worker."""
 
     execution: ExecutionId
@@ -164,14 +166,18 @@ def exited(db: apsw.Connection, now_ms: int, end: Exit) -> bool:
     An end is never recorded before every byte that it announces is here (DESIGN.md §7).
     """
     log_due = end.output is None or end.error is None
+    is_over = not log_due and not end.collecting
+    # Nearly every end is a plain success: it is recorded in this one statement.
+    success = is_over and end.code == 0 and end.why is None
     found = query.row(
         db,
         """update execution set exit_code = ?, signal = ?, why = ?, detail = ?, run_s = ?, cpu_s = ?, peak_memory = ?,
-        log_due = ?, collect_due = ?, started = coalesce(started, ?) where id = ? and ended is null
-        returning task, wanted""",
+        log_due = ?, collect_due = ?, started = coalesce(started, ?), ended = ?, outcome = ?, stage = ?
+        where id = ? and ended is null returning task, wanted""",
         (
             end.code, end.signal, end.why, end.note, end.run_s, end.cpu_s, end.peak_memory_bytes,
-            log_due, end.collecting, now_ms - int(1000 * (end.run_s or 0)), end.execution,
+            log_due, end.collecting, now_ms - int(1000 * (end.run_s or 0)),
+            now_ms if success else None, _SUCCEEDED if success else None, _RUN if success else None, end.execution,
         ),
     )  # fmt: skip
     if found is None:
@@ -181,11 +187,22 @@ def exited(db: apsw.Connection, now_ms: int, end: Exit) -> bool:
         logs.keep(db, end.execution, logs.OUT, end.output, end.output_size, end.output_cut)
     if end.error is None or end.error:
         logs.keep(db, end.execution, logs.ERR, end.error, end.error_size, end.error_cut)
-    if log_due or end.collecting:
+    if success:
+        _succeed(db, now_ms, task, wanted)
+    elif is_over:
+        finish(db, now_ms, end.execution, *_outcome(end.why, end.code, end.note, Wanted(wanted)))
+    else:
         db.execute(f"update task set state = {int(TaskState.COLLECTING)}, changed = ? where id = ?", (now_ms, task))
-        return False
-    finish(db, now_ms, end.execution, *_outcome(end.why, end.code, end.note, Wanted(wanted)))
-    return True
+    return is_over
+
+
+def _succeed(db: apsw.Connection, now_ms: int, task: int, wanted: int) -> None:
+    if wanted == Wanted.RECALLED:
+        tasks.settle_edit(db, now_ms, TaskId(task), launched=True)
+    db.execute(
+        f"update task set state = {int(TaskState.SUCCEEDED)}, execution = null, changed = ?, reason = null where id = ?",
+        (now_ms, task),
+    )
 
 
 def _outcome(
@@ -254,14 +271,11 @@ def finish(
     if found is None:
         return
     task, wanted = found
+    if outcome is Outcome.SUCCEEDED:
+        _succeed(db, now_ms, task, wanted)
+        return
     if wanted == Wanted.RECALLED:
         tasks.settle_edit(db, now_ms, task, launched=not outcome.is_free)
-    if outcome is Outcome.SUCCEEDED:
-        db.execute(
-            f"update task set state = {int(TaskState.SUCCEEDED)}, execution = null, changed = ?, reason = null where id = ?",
-            (now_ms, task),
-        )
-        return
     spec_text, tries = query.one(db, "select spec, tries from task where id = ?", (task,))
     verdict = judge(outcome, tasks.spec_of(spec_text), tries, stop_wanted=wanted == Wanted.STOPPED)
     if verdict.state is TaskState.PENDING:

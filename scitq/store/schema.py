@@ -125,18 +125,17 @@ _TRIGGERS = f"""
 create trigger task_birth before insert on task
   when new.state not in ({int(_S.PENDING)},{int(_S.PAUSED)},{int(_S.DEBUG)}) or new.unmet <> 0 or new.tries <> 0
   begin select raise(abort, 'a task is born pending, paused or in debug'); end;
-create trigger task_born after insert on task
+create trigger batch_born after insert on batch
   begin
-    insert into counter(batch, state, n) values (new.batch, new.state, 1)
-      on conflict(batch, state) do update set n = n + 1;
+    insert into counter(batch, state, n) select new.id, value, 0 from json_each('[{",".join(str(int(state)) for state in TaskState)}]');
   end;
+create trigger task_born after insert on task
+  begin update counter set n = n + 1 where batch = new.batch and state = new.state; end;
 create trigger task_gone after delete on task
   begin update counter set n = n - 1 where batch = old.batch and state = old.state; end;
 create trigger task_rebatched after update of batch on task when new.batch <> old.batch
   begin
-    update counter set n = n - 1 where batch = old.batch and state = old.state;
-    insert into counter(batch, state, n) values (new.batch, old.state, 1)
-      on conflict(batch, state) do update set n = n + 1;
+    update counter set n = n + iif(batch = new.batch, 1, -1) where batch in (old.batch, new.batch) and state = old.state;
   end;
 create trigger task_move_guard before update of state on task
   when new.state <> old.state and not exists(select 1 from task_move where src = old.state and dst = new.state)
@@ -151,9 +150,7 @@ create trigger task_live_proof before update of execution on task
   begin select raise(abort, 'a live task needs a live execution of its own'); end;
 create trigger task_moved after update of state on task when new.state <> old.state
   begin
-    update counter set n = n - 1 where batch = new.batch and state = old.state;
-    insert into counter(batch, state, n) values (new.batch, new.state, 1)
-      on conflict(batch, state) do update set n = n + 1;
+    update counter set n = n + iif(state = new.state, 1, -1) where batch = new.batch and state in (old.state, new.state);
     insert into journal(at, kind, task, execution, src, dst)
       values (new.changed, 0, new.id, coalesce(new.execution, old.execution), old.state, new.state);
   end;
