@@ -35,9 +35,13 @@ from scitq.worker import WorkerRow
 
 if TYPE_CHECKING:
     import apsw
+    from sqlite_utils import Database
 
     from scitq.driver import Driver
     from scitq.events import Event
+    from scitq.store.analysis import Rows
+    from scitq.store.analysis.copy import Snapshot
+    from scitq.store.keep import Purged
     from scitq.store.lease import Holder
 
 log = logging.getLogger("scitq")
@@ -653,6 +657,51 @@ class Engine:
         from scitq.store import snapshot
 
         return snapshot.backup(self._store, Path(target))
+
+    @property
+    def db(self) -> Database:
+        """The state file as a sqlite-utils `Database` for reading, one for each thread."""
+        from scitq.store.analysis.database import database
+
+        return database(self._store)
+
+    def sql(self, query: str, params: Sequence[Any] | Mapping[str, Any] = (), *, timeout: float = 30.0) -> Rows:
+        """The rows of a SELECT, as mappings: of the views `tasks`, `executions` and `workers`, or of any table.
+
+        Raises:
+            BadInput: not a SELECT, or a mistake in it.
+            TimeoutError: it took longer than `timeout` seconds.
+        """
+        from scitq.store.analysis import sql
+
+        return sql(self._store, query, params, timeout)
+
+    def snapshot(self) -> Snapshot:
+        """A private copy of the file as it is now: an `sqlite3.Connection` for pandas, and a `path` for everything else."""
+        from scitq.store.analysis.copy import take
+
+        return take(self._store)
+
+    def export(self, target: str | Path, table: str | None = None) -> dict[str, int]:
+        """Write tasks, executions, workers or journal to a new .csv, .json or .sqlite file (which takes all four); returns
+        how many rows of each.
+
+        Raises:
+            BadInput: the target exists, its suffix is unknown, or there is no such table.
+        """
+        from scitq.store.analysis.export import export
+
+        return export(self._store, Path(target), table)
+
+    def purge(self, older_than_days: float, *, keep_failed: bool = False, dry_run: bool = False) -> Purged:
+        """Delete ended tasks that nobody needs and whose last change is so long ago, with their history; returns how much.
+
+        Raises:
+            BadInput: not a number of days.
+        """
+        from scitq.store.keep import purge
+
+        return purge(self._store, older_than_days, keep_failed=keep_failed, dry_run=dry_run)
 
     def _reader(self) -> apsw.Connection:
         return self._store.reader()
