@@ -21,6 +21,8 @@ except ModuleNotFoundError:
         f"scitq runs on Linux and macOS, not on {sys.platform}; on Windows use it inside WSL 2."
     ) from None
 
+__all__ = ["FileLock", "fcntl", "holder_of"]
+
 
 class FileLock:
     """An exclusive lock on `path`; released by the kernel when the process dies."""

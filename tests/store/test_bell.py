@@ -166,3 +166,17 @@ def test_listening_costs_next_to_nothing_when_nothing_happens(state_file: Path) 
         assert done.wait(20)
         assert time.monotonic() - begun < 20
         assert set(turns) == {bell.LOOK_S}
+
+
+def test_nobody_is_rung_for_when_nobody_listens(tmp_path: Path) -> None:
+    """A ring wakes our own listener as well: worth a switch of threads only when somebody else is there."""
+    mine, other = Bell(tmp_path / "bell"), Bell(tmp_path / "bell")
+    mine.attend()
+    mine.ring()
+    assert (tmp_path / "bell").stat().st_size == 0
+    other.attend()
+    mine.ring()
+    assert (tmp_path / "bell").stat().st_size == 8 and mine.was_mine()
+    other.close()
+    assert not mine.is_attended()
+    mine.close()
