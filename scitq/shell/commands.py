@@ -85,7 +85,20 @@ _ENV = Option(("-e", "--env"), "A variable for its environment; NAME alone takes
 _SHELL = Option(
     ("--shell",), "COMMAND is one quoted script for sh; --shell=bash (zsh, …) for another shell.", metavar="[=bash]"
 )
-_CONDITIONS = (_NAME, _BATCH, _RETRY, _RUN_TIMEOUT, _PRIORITY, _ENV, _REQUIRES, _SHELL)
+_CPUS = Option(("--cpus",), "CPUs it needs while it runs.", "number", metavar="N")
+_MEMORY = Option(("--memory",), "Memory it needs while it runs: 16G, 500M.", metavar="SIZE")
+_GPUS = Option(("--gpus",), "GPUs it needs while it runs.", "whole", metavar="N")
+_NEEDS = (_CPUS, _MEMORY, _GPUS)
+_CONDITIONS = (_NAME, _BATCH, _RETRY, _RUN_TIMEOUT, _PRIORITY, *_NEEDS, _ENV, _REQUIRES, _SHELL)
+_WHERE = Option(("--where",), "All that meet a condition in SQL over the view tasks, such as \"batch='qc' and state='failed'\".",
+                metavar="CONDITION")  # fmt: skip
+_YES = Option(("-y", "--yes"), "Do it without asking.", "flag")
+_MANY = (_IDS, _BY_ID, _BY_NAME, _WHERE, _YES)
+_BATCHES = Argument("names", many=True, required=False, metavar="NAME…")
+_ONE_BATCH = Argument("batch", required=False, metavar="NAME")
+_BATCH_BY_NAME = Option(
+    ("-n", "--name"), "The batch of this name.", many=True, metavar="NAME", key="by_name", hidden=True
+)
 _NO_HEAD = Option(("-H", "--no-header"), "No headings.", "flag")
 _LONG = Option(("-L", "--long"), "More columns, nothing cut.", "flag")
 
@@ -131,6 +144,7 @@ COMMANDS: tuple[Command, ...] = (
         (
             Option(("--detach",), "Leave a driver behind and return.", "flag"),
             Option(("--until-done",), "End when nothing is queued or running.", "flag"),
+            Option(("--take-over",), "Drive even though another machine said so lately: you know that it does not.", "flag"),
             Option(("--detached",), "This is what --detach left behind.", "flag", hidden=True),
         ),
         file="made", drives=True,
@@ -152,6 +166,7 @@ COMMANDS: tuple[Command, ...] = (
             Option(("-b", "--batch"), "Only this batch.", metavar="BATCH"),
             Option(("-n", "--name"), "Only tasks of this name; * and ? match anything.", metavar="NAME"),
             Option(("--failed",), "Only what failed, and how.", "flag"),
+            _WHERE,
             Option(("--limit",), "How many at most; 0: all.", "whole", metavar="N", default=50),
             _LONG, _NO_HEAD,
         ),
@@ -171,32 +186,74 @@ COMMANDS: tuple[Command, ...] = (
         ),
     ),
     Command("task why", "tasks:why", "What tasks are waiting for, or how they ended.", (_IDS, _BY_ID, _BY_NAME)),
-    Command("task relaunch", "tasks:relaunch", "Queue ended tasks once more; what they blocked goes on.", (_IDS, _BY_ID, _BY_NAME)),
-    Command("task cancel", "tasks:cancel", "Stop tasks: queued ones at once, running ones with TERM, then KILL.", (_IDS, _BY_ID, _BY_NAME)),
     Command(
-        "task update", "tasks:update", "Edit a task that no worker has.",
+        "task stats", "stats:stats",
+        """What tasks used beside what they asked for, by batch, and what to ask for.
+
+        CPUs: how many were busy (95 of 100 tasks had no more). The proposal comes after 3 successes: so many CPUs, and the
+        largest memory with a fifth on top.""",
+        (Option(("-b", "--batch"), "Only this batch.", metavar="BATCH"), _LONG, _NO_HEAD),
+    ),
+    Command("task relaunch", "editing:relaunch", "Queue ended tasks once more; what they blocked goes on.", _MANY),
+    Command("task cancel", "editing:cancel", "Stop tasks: queued ones at once, running ones with TERM, then KILL.", _MANY),
+    Command("task pause", "editing:pause", "Keep tasks from being launched; those that run are stopped where they are.", _MANY),
+    Command("task resume", "editing:resume", "Let paused tasks go on, from where they were stopped.", _MANY),
+    Command(
+        "task delete", "editing:delete", "Remove tasks with their history from the file. Asks first; what they delivered stays.", _MANY,
+    ),
+    Command(
+        "task update", "editing:update", "Edit tasks that are not launched yet; what a worker holds ready is called back for it.",
         (
-            _ID, _BY_ID, _BY_NAME,
+            _ID, _BY_ID, _BY_NAME, _WHERE, _YES,
             Option(("-N", "--new-name"), "Its new name.", metavar="NAME"),
             Option(("-c", "--command"), "Its new command.", metavar="COMMAND"),
             Option(("--shell",), "The command is a script for sh; --shell=bash for another.", metavar="[=bash]"),
             Option(("-b", "--batch"), "Its new batch."),
             Option(("-R", "--requirements"), "What it requires from now on; '' for nothing.", many=True, metavar="IDS", key="requires"),
-            _RETRY, _RUN_TIMEOUT, _PRIORITY, _ENV,
+            _RETRY, _RUN_TIMEOUT, _PRIORITY, *_NEEDS, _ENV,
         ),
     ),
     Command("worker list", "looking:workers", "The workers.", (_LONG, _NO_HEAD)),
     Command(
-        "worker update", "looking:update_worker", "Change how much a worker runs at once.",
+        "worker update", "looking:update_worker", "Change how much a worker runs at once, or what it has for tasks that ask.",
         (
             Argument("worker", required=False, metavar="NAME"),
             Option(("-i", "--id"), "The worker of this number.", "whole", key="by_id", hidden=True),
             Option(("-n", "--name"), "The worker of this name.", key="by_name", hidden=True),
             Option(("-C", "--concurrency"), "Tasks at once.", "whole", metavar="N"),
             Option(("-p", "--prefetch"), "Tasks held ready beyond those; auto: as short tasks need it.", metavar="N|auto"),
+            Option(("--cpus",), "CPUs it has, against what was found.", "number", metavar="N"),
+            Option(("--memory",), "Memory it has: 64G.", metavar="SIZE"),
+            Option(("--gpus",), "GPUs it has: how many, or their ids by comma.", metavar="N|IDS"),
         ),
     ),
-    Command("batch list", "looking:batches", "The batches and how far they are.", (_NO_HEAD,)),
+    Command("batch list", "batches:listed", "The batches: how far they are, whether they go on, their defaults.", (_NO_HEAD,)),
+    Command("batch pause", "batches:pause", "Launch nothing more of a batch; what runs goes on to its end.", (_BATCHES, _BATCH_BY_NAME)),
+    Command("batch stop", "batches:pause", "What batch pause is, in scitq 1.", (_BATCHES, _BATCH_BY_NAME), hidden=True),
+    Command(
+        "batch suspend", "batches:suspend", "Launch nothing more of a batch, and stop what runs where it is.", (_BATCHES, _BATCH_BY_NAME),
+    ),
+    Command("batch go", "batches:go", "Let a batch go on.", (_BATCHES, _BATCH_BY_NAME)),
+    Command(
+        "batch cancel", "batches:cancel", "Cancel what is queued or running of a batch. Asks first.", (_ONE_BATCH, _BATCH_BY_NAME, _YES),
+    ),
+    Command(
+        "batch delete", "batches:delete", "Delete a batch of which nothing runs: its tasks with their history, its defaults. Asks first.",
+        (_ONE_BATCH, _BATCH_BY_NAME, _YES),
+    ),
+    Command(
+        "batch set", "batches:defaults",
+        """Give a batch defaults: what its tasks get, from now on, where they say nothing themselves.
+
+        Tasks that are in the file already keep what they have. -e replaces the variables of before.""",
+        (
+            _ONE_BATCH, _BATCH_BY_NAME, _RETRY,
+            Option(("--retry-delay",), "Wait before the first retry; twice as long before each further one.", "seconds", metavar="SECONDS"),
+            _RUN_TIMEOUT, _PRIORITY, *_NEEDS, _ENV,
+            Option(("--clear",), "Take away the defaults it has.", "flag"),
+        ),
+        file="made",
+    ),
     Command(
         "journal", "looking:journal", "What happened.",
         (

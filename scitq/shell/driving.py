@@ -45,15 +45,20 @@ def up(engine: Engine, args: SimpleNamespace) -> Text | int:
     """Drive the file in this terminal, or leave a driver behind."""
     screen: Screen = args.screen
     holder = facts.driver_of(engine)
-    if holder is not None and not args.until_done and not args.detached:
+    takes_over = args.take_over and holder is not None and not holder.is_here
+    if holder is not None and not args.until_done and not args.detached and not takes_over:
         said = f"{engine.path.name} is driven already: {holder.describe(facts.now_ms())}."
+        if not holder.is_here:
+            said += f" If it is not: {facts.command_for(engine, 'up --take-over')}"
         return Text(said, {"pid": holder.pid, "driving": True, "started": False})
     _let_go_of_drain(engine)
     if args.detach:
-        return _leave_behind(engine, until_done=args.until_done)
+        return _leave_behind(engine, until_done=args.until_done, take_over=takes_over)
     if args.detached:
         os.chdir(engine.path.parent)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    if takes_over:
+        engine.drive(take_over=True)
     return _drive(engine, screen, until_done=args.until_done, may_choose=not args.detached)
 
 
@@ -216,7 +221,7 @@ class HomeComing:
 # --- a driver left behind ---------------------------------------------------------------------------------------------------------
 
 
-def _leave_behind(engine: Engine, *, until_done: bool) -> Text:
+def _leave_behind(engine: Engine, *, until_done: bool, take_over: bool) -> Text:
     """Start a driver that outlives this terminal; return when it drives."""
     log = engine.side / "driver.log"
     # -P: the folder one happens to be in must not lend its modules to a driver that stays for weeks.
@@ -230,11 +235,13 @@ def _leave_behind(engine: Engine, *, until_done: bool) -> Text:
         "up",
         "--detached",
         *(["--until-done"] if until_done else []),
+        *(["--take-over"] if take_over else []),
     ]
     before = log.stat().st_size if log.exists() else 0
+    replaced = engine.driver() if take_over else None
     with contextlib.closing(engine):
         child = _spawn(program, log)
-        holder = _await_driver(engine, child)
+        holder = _await_driver(engine, child, None if replaced is None else replaced.epoch)
         facts.hush()
     if holder is None:
         with log.open("rb") as file:
@@ -266,14 +273,14 @@ def _spawn(program: list[str], log: Path) -> int:
         os.close(sink)
 
 
-def _await_driver(engine: Engine, child: int) -> Holder | None:
+def _await_driver(engine: Engine, child: int, replaced: int | None) -> Holder | None:
     """Whoever drives the file now (somebody else may have been quicker); None when the child ended and nobody does."""
     deadline = time.monotonic() + START_S
     is_alive = True
     while True:
         seen = engine._changes.count
         holder = facts.driver_of(engine)
-        if holder is not None:
+        if holder is not None and holder.epoch != replaced:
             return holder
         if not is_alive or time.monotonic() > deadline:
             return None

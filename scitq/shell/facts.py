@@ -11,6 +11,7 @@ from scitq.engine import Engine
 from scitq.handle import Task
 from scitq.shell.answers import Bytes, Seconds, When, several
 from scitq.states import LIVE, TaskState
+from scitq.store.lease import FRESH_S
 from scitq.task import ExecutionRow, TaskRow
 
 if TYPE_CHECKING:
@@ -32,7 +33,11 @@ def now_ms() -> int:
 def driver_of(engine: Engine) -> Holder | None:
     """Who drives the file now, if anybody does."""
     holder = engine.driver()
-    return holder if holder is not None and (holder.alive or not holder.is_here) else None
+    if holder is None or holder.alive:
+        return holder
+    # Of another machine's driver only its own word is known; one that has been silent for long keeps nobody from driving.
+    is_fresh = holder.seen is not None and now_ms() - holder.seen < 1000 * FRESH_S
+    return holder if is_fresh and not holder.is_here else None
 
 
 def counted(counts: Mapping[TaskState, int]) -> str:
@@ -93,6 +98,13 @@ def short_path(engine: Engine) -> str:
     return shlex.quote(relative if not relative.startswith("../..") else str(engine.path))
 
 
+def quoted(word: str) -> str:
+    """A word as one would type it in a shell."""
+    import shlex
+
+    return shlex.quote(word)
+
+
 def nobody_drives(engine: Engine) -> list[str]:
     """The hint for who has queued something that nobody will start."""
     if driver_of(engine) is not None:
@@ -108,12 +120,14 @@ def task_facts(row: TaskRow, last: ExecutionRow | None) -> dict[str, Any]:
         "priority": row.priority, "retry": spec.retry, "tries": row.tries,
         "run_timeout": None if spec.run_timeout is None else Seconds(spec.run_timeout),
         "env": dict(spec.env), "tags": dict(spec.tags), "reason": row.reason,
+        "cpus": spec.cpus, "memory": None if spec.memory is None else Bytes(spec.memory), "gpus": spec.gpus,
         "not_before": None if row.not_before_ms is None else When(row.not_before_ms),
         "created": When(row.created_ms), "changed": When(row.changed_ms),
         "execution": None if last is None else int(last.id), "worker": None if last is None else last.worker,
         "cause": None if last is None else last.cause, "exit_code": None if last is None else last.exit_code,
         "signal": None if last is None else last.signal, "detail": None if last is None else last.detail,
-        "run_s": _seconds(None if last is None else last.run_s),
+        "run_s": _seconds(None if last is None else last.run_s), "cpu_s": _seconds(None if last is None else last.cpu_s),
+        "peak_memory": None if last is None or last.peak_memory_bytes is None else Bytes(last.peak_memory_bytes),
     }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""`status`, `worker`, `batch`, `journal`, `check`, `backup`: what the file says, and a few settings."""
+"""`status`, `worker`, `journal`, `check`, `backup`: what the file says, and a few settings."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from scitq.shell import facts
 from scitq.shell.answers import Bytes, Column, Rows, Text, When, clean, several, size
 from scitq.shell.attention import Attention
 from scitq.shell.show import Screen, visible
-from scitq.states import TaskState, WorkerState
-from scitq.store import executions, tasks
+from scitq.states import Halt, TaskState, WorkerState
+from scitq.store import executions, summary, tasks
 from scitq.store import journal as entries
+from scitq.task import Need
 
 # Among so many of the newest journal entries the ends of the last minute are counted.
 RATE_SAMPLE = 2000
@@ -83,6 +84,7 @@ def _notices(engine: Engine, counts: dict[TaskState, int]) -> list[dict[str, Any
                     "text": f"worker {worker.name} is {worker.state.word}: {worker.note.splitlines()[0]}",
                 }
             )
+    found += _held_back(engine)
     failed = (
         engine.rows(status=TaskState.FAILED, limit=NOTICE_SAMPLE, newest_first=True)
         if counts.get(TaskState.FAILED)
@@ -106,26 +108,48 @@ def _notices(engine: Engine, counts: dict[TaskState, int]) -> list[dict[str, Any
     return found
 
 
-# --- workers and batches ----------------------------------------------------------------------------------------------------------
+def _held_back(engine: Engine) -> list[dict[str, Any]]:
+    """What is queued and will not run until somebody does something: requests that nobody can meet, batches that were halted."""
+    found: list[dict[str, Any]] = []
+    for one in summary.in_vain(engine._reader()):
+        them = f"task {one.first} waits" if one.tasks == 1 else f"{one.tasks:,} tasks wait"
+        text = f"{them} in vain: {one.note}. {facts.command_for(engine, f'task why {one.first}')}"
+        found.append({"in_vain": one.tasks, "task": int(one.first), "text": text})
+    halted = {name: halt for name, (halt, _) in tasks.batches(engine._reader()).items() if halt is not Halt.GO}
+    counts = engine.batches() if halted else {}
+    for name, halt in halted.items():
+        queued, live = (count(counts.get(name, {})) for count in (facts.queued, facts.live))
+        if queued or live:
+            what = f"{several(queued, 'task')} queued" + (f", {live} at the workers" if live else "")
+            text = f"batch {name} is {halt.word}: {what}. {facts.command_for(engine, f'batch go {facts.quoted(name)}')}"
+            found.append({"batch": name, "state": halt.word, "queued": queued, "text": text})
+    return found
+
+
+# --- workers ----------------------------------------------------------------------------------------------------------------------
 
 
 def workers(engine: Engine, args: SimpleNamespace) -> Rows:
     """The workers, what they are and hold."""
-    loads = engine.loads()
-    rows = [
-        {
+    loads = executions.loads(engine._reader())
+    rows = []
+    for row in engine.workers():
+        load = loads.get(row.id, executions.Load())
+        rows.append({
             "id": int(row.id), "name": row.name, "kind": row.kind, "state": row.state.word, "concurrency": row.concurrency,
-            "prefetch": "auto" if row.prefetch is None else row.prefetch, "holds": loads.get(int(row.id), 0),
-            "cpus": row.facts.get("cpus"), "memory": _bytes(row.facts.get("memory")), "python": row.facts.get("python"),
+            "prefetch": "auto" if row.prefetch is None else row.prefetch, "holds": load.slots,
+            "cpus": row.facts.get("cpus"), "memory": _bytes(row.facts.get("memory")), "memory_taken": Bytes(load.memory),
+            "gpus": list(row.gpus), "gpus_taken": sorted(load.gpus), "python": row.facts.get("python"),
             "host": row.facts.get("host"), "batch": row.batch, "note": row.note, "created": When(row.created_ms),
             "seen": None if row.seen_ms is None else When(row.seen_ms),
-        }
-        for row in engine.workers()
-    ]  # fmt: skip
-    keys = ["name", "state", "concurrency", "prefetch", "holds", "cpus", "memory"]
+            "_slots": f"{load.slots}/{row.concurrency}", "_cpus": f"{row.cpus:g}" if row.cpus else "",
+            "_gpus": f"{len(load.gpus)}/{len(row.gpus)}" if row.gpus else "0",
+        })  # fmt: skip
+    columns = [Column("name"), Column("state"), Column("_slots", "slots"), Column("prefetch"), Column("_cpus", "cpus")]
+    columns += [Column("memory"), Column("_gpus", "gpus")]
     if args.long:
-        keys = ["id", *keys, "kind", "python", "host", "batch", "created", "seen"]
-    columns = [Column(key, {"concurrency": "at once"}.get(key)) for key in keys]
+        more = ("memory_taken", "kind", "python", "host", "batch", "created", "seen")
+        columns = [Column("id"), *columns, *(Column(key, {"memory_taken": "memory taken"}.get(key)) for key in more)]
     if any(row["note"] for row in rows):
         columns.append(Column("note", gives=True))
     notes = [] if rows else ["No worker yet: this machine becomes one when somebody drives (scitq up, scitq run)."]
@@ -141,49 +165,29 @@ def update_worker(engine: Engine, args: SimpleNamespace) -> Text:
     name: str | int | None = args.worker or args.by_name or args.by_id
     if name is None:
         raise click.UsageError("which worker? scitq worker list shows their names.")
-    if args.concurrency is None and args.prefetch is None:
-        raise click.UsageError("nothing to change: give --concurrency or --prefetch.")
+    has = {key: value for key in ("cpus", "memory") if (value := getattr(args, key)) is not None}
+    if args.concurrency is None and args.prefetch is None and args.gpus is None and not has:
+        raise click.UsageError("nothing to change: give --concurrency, --prefetch, --cpus, --memory or --gpus.")
     prefetch: int | str | None = args.prefetch
     if prefetch is not None and prefetch != "auto":
         if not str(prefetch).isdecimal():
             raise click.UsageError(f"--prefetch takes a number or auto, not {prefetch!r}.")
         prefetch = int(prefetch)
-    row = engine.update_worker(name, concurrency=args.concurrency, prefetch=prefetch)
+    if args.gpus is not None:
+        ids = [one.strip() for one in args.gpus.split(",") if one.strip()]
+        has["gpus"] = int(args.gpus) if args.gpus.isdecimal() else ids
+    row = engine.update_worker(name, concurrency=args.concurrency, prefetch=prefetch, **has)
     ahead = "as many as short tasks need" if row.prefetch is None else str(row.prefetch)
+    owns = Need(row.cpus or None, row.memory or None, len(row.gpus) or None).describe()
     return Text(
-        f"{row.name} runs {several(row.concurrency, 'task')} at once, and holds {ahead} ready beyond those.",
+        f"{row.name} runs {several(row.concurrency, 'task')} at once, and holds {ahead} ready beyond those."
+        + (f" For tasks that ask it has {owns}." if has else ""),
         {
-            "name": row.name,
-            "concurrency": row.concurrency,
-            "prefetch": "auto" if row.prefetch is None else row.prefetch,
+            "name": row.name, "concurrency": row.concurrency, "prefetch": "auto" if row.prefetch is None else row.prefetch,
+            "cpus": row.cpus, "memory": Bytes(row.memory), "gpus": list(row.gpus),
         },
         facts.nobody_drives(engine) if facts.queued(engine.counts()) else [],
-    )
-
-
-def batches(engine: Engine, args: SimpleNamespace) -> Rows:
-    """The batches, and how far each is."""
-    rows = []
-    for name, counts in engine.batches().items():
-        held = {state.word: counts.get(state, 0) for state in TaskState}
-        rows.append(
-            {
-                "batch": name,
-                "tasks": sum(counts.values()),
-                **held,
-                "queued": facts.queued(counts),
-                "live": facts.live(counts),
-            }
-        )
-    keys = ["tasks", "queued", "live", "succeeded", "failed", "cancelled", "blocked"]
-    shown = [
-        key
-        for key in keys
-        if key in ("tasks", "queued", "live", "succeeded", "failed") or any(row[key] for row in rows)
-    ]
-    columns = [Column("batch", gives=True), *(Column(key, "running" if key == "live" else None) for key in shown)]
-    notes = [] if rows else [f"{engine.path.name} has no tasks yet."]
-    return Rows(columns, rows, notes, head=bool(rows) and not args.no_header)
+    )  # fmt: skip
 
 
 # --- journal ----------------------------------------------------------------------------------------------------------------------

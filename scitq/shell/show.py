@@ -62,25 +62,29 @@ class Screen:
         """One JSON value on one line of stdout."""
         self.out(json.dumps(bare(data), ensure_ascii=False, allow_nan=False))
 
-    def out(self, line: str) -> None:
+    def out(self, line: str, fd: int = 1) -> None:
         """One line of stdout."""
-        write(1, (line + "\n").encode(errors="backslashreplace"))
+        write(fd, (line + "\n").encode(errors="backslashreplace"))
 
     def _rows(self, answer: Rows) -> None:
         if self.as_json:
             self.json([visible(row) for row in answer.rows])
-            return
+        else:
+            self.table(answer)
+
+    def table(self, answer: Rows, fd: int = 1) -> None:
+        """A table: on stdout where it is the result, on stderr (2) beside a question."""
         if not answer.rows and not answer.head:
             return
         cells, right = _cells(answer.columns, answer.rows)
         head = [(column.heading if column.heading is not None else column.key) for column in answer.columns]
-        if self.is_terminal:
-            self._rich_table(answer, head, cells, right)
+        if self.is_terminal if fd == 1 else self.errors_are_terminal:
+            self._rich_table(answer, head, cells, right, fd)
         else:
             for line in _plain_table(head if answer.head else None, cells, right):
-                self.out(line)
+                self.out(line, fd)
 
-    def _rich_table(self, answer: Rows, head: list[str], cells: list[list[str]], right: list[bool]) -> None:
+    def _rich_table(self, answer: Rows, head: list[str], cells: list[list[str]], right: list[bool], fd: int) -> None:
         from rich.cells import cell_len, set_cell_size
         from rich.console import Console
         from rich.table import Table
@@ -106,7 +110,7 @@ class Screen:
         with console.capture() as capture:
             console.print(table)
         for line in capture.get().splitlines():
-            self.out(_BLANK_END.sub(r"\1", line))
+            self.out(_BLANK_END.sub(r"\1", line), fd)
 
     def _text(self, answer: Text) -> None:
         if self.as_json:
@@ -130,6 +134,17 @@ class Screen:
     def error(self, sentence: str) -> None:
         """The sentence of an error: red on a terminal."""
         self.say(sentence, kind="error")
+
+    def ask(self, question: str) -> bool | None:
+        """A question to be answered with y; anything else is no. None: there is no terminal to ask on."""
+        if self.as_json or not (self.errors_are_terminal and _is_terminal(0)):
+            return None
+        self.clear_line()
+        write(2, f"{harmless(question)} [y/N] ".encode(errors="backslashreplace"))
+        answer = sys.stdin.readline()
+        if not answer.endswith("\n"):
+            self.say("")
+        return answer.strip().lower() in ("y", "yes")
 
     def status_line(self, text: str) -> None:
         """One line at the bottom of a terminal that is written over by the next; nothing elsewhere."""

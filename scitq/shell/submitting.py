@@ -24,6 +24,8 @@ from scitq.states import TaskState
 from scitq.task import TaskRow, check_command
 
 SECOND_CHANCE_S = 2.0
+# Options that go to the engine as they are, under their own names.
+SIMPLE_CONDITIONS = ("retry", "retry_delay", "run_timeout", "priority", "cpus", "memory", "gpus")
 _SHELL_SIGNS = re.compile(r"[|<>;&`]|\$[({A-Za-z]")
 
 
@@ -64,7 +66,7 @@ def _rehearse(engine: Engine, wanted: dict[str, Any]) -> Text:
     name, batch, priority, _, parents, _ = engine._prepare(dict(wanted))
     command, shell = check_command(wanted["command"], wanted.get("shell", False))
     said = {"name": name, "batch": batch, "command": command, "shell": shell, "priority": priority, "requires": parents}
-    said |= {key: wanted[key] for key in ("retry", "run_timeout", "env") if key in wanted}
+    said |= {key: wanted[key] for key in (*SIMPLE_CONDITIONS, "env") if key in wanted}
     lines = [f"{key:<12}{value}" for key, value in said.items() if value not in (None, [], {}, 0)]
     return Text("\n".join(lines), said, ["Nothing was queued."])
 
@@ -92,13 +94,13 @@ def words(given: Sequence[str], shell: str | None) -> tuple[str | list[str], str
 
 
 def conditions(args: SimpleNamespace) -> dict[str, Any]:
-    """Retry, limits, priority, environment and requirements, as far as they were given."""
+    """Retry, limits, priority, requests, environment and requirements, as far as they were given."""
     wanted: dict[str, Any] = {
-        key: value for key in ("retry", "run_timeout", "priority") if (value := getattr(args, key)) is not None
+        key: value for key in SIMPLE_CONDITIONS if (value := getattr(args, key, None)) is not None
     }
     if args.env:
         wanted["env"] = environment(args.env)
-    if args.requires:
+    if getattr(args, "requires", ()):
         wanted["requires"] = requirements(args.requires)
     return wanted
 

@@ -1,24 +1,23 @@
-"""`scitq task …`: lists, shows, edits."""
+"""`scitq task list|show|output|why`: what there is. What changes tasks is in `editing`."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import click
 
 from scitq.engine import Engine
-from scitq.errors import BadInput, ScitqError
+from scitq.errors import BadInput
 from scitq.handle import Task
 from scitq.shell import facts
 from scitq.shell.answers import Column, Rows, Seconds, Text, clean, duration, iso, shown
 from scitq.shell.show import Screen
-from scitq.shell.submitting import conditions, words
 from scitq.shell.terminal import harmless
-from scitq.states import TaskState
+from scitq.states import TaskState, Wanted, task_state
 from scitq.store import executions, logs, tasks
 from scitq.task import ExecutionRow, TaskId, TaskRow
 
@@ -30,8 +29,9 @@ FRESH_S = 1.5
 # --- which task -----------------------------------------------------------------------------------------------------------------
 
 
-def _one(engine: Engine, args: SimpleNamespace) -> Task:
-    found = _several(
+def one_of(engine: Engine, args: SimpleNamespace) -> Task:
+    """The task that the arguments name."""
+    found = some_of(
         engine, SimpleNamespace(ids=[args.task] if args.task else [], by_id=args.by_id, by_name=args.by_name)
     )
     if len(found) > 1:
@@ -39,7 +39,8 @@ def _one(engine: Engine, args: SimpleNamespace) -> Task:
     return found[0]
 
 
-def _several(engine: Engine, args: SimpleNamespace) -> list[Task]:
+def some_of(engine: Engine, args: SimpleNamespace) -> list[Task]:
+    """The tasks that the arguments name, one at least."""
     found = [engine.task(given) for given in args.ids]
     for given in args.by_id:
         if not given.isdecimal():
@@ -60,21 +61,34 @@ def listed(engine: Engine, args: SimpleNamespace) -> Rows:
     if args.failed:
         states.append(TaskState.FAILED.word)
     limit = args.limit if args.limit > 0 else None
-    rows = engine.rows(
-        status=states or None,
-        batch=args.batch,
-        name=args.name,
-        limit=None if limit is None else limit + 1,
-        newest_first=True,
-    )
+    rows = _selected(engine, args, states, 1 << 40 if limit is None else limit + 1)
     more = limit is not None and len(rows) > limit
     rows = list(reversed(rows[:limit]))
-    found = [_listed(engine, row, long=args.long) for row in rows]
-    columns = _failed_columns() if args.failed else _columns(engine, found, long=args.long)
+    table = listing(engine, rows, long=args.long)
     notes = [f"These are the newest {len(rows)}; --limit N shows more, --limit 0 all."] if more else []
     if not rows:
         notes = [_nothing(engine, args)]
-    return Rows(columns, found, notes, head=not args.no_header and bool(rows), cut=not args.long)
+    columns = _failed_columns() if args.failed else table.columns
+    return Rows(columns, table.rows, notes, head=not args.no_header and bool(rows), cut=not args.long)
+
+
+def _selected(engine: Engine, args: SimpleNamespace, words: list[str], limit: int) -> list[TaskRow]:
+    if args.where is None:
+        return engine.rows(status=words or None, batch=args.batch, name=args.name, limit=limit, newest_first=True)
+    try:
+        states = [task_state(word) for word in words] or None
+    except ValueError as problem:
+        raise BadInput(str(problem)) from None
+    return tasks.select(
+        engine._reader(), ids=engine.where(args.where).ids, states=states, batch=args.batch, name=args.name,
+        newest_first=True, limit=limit,
+    )  # fmt: skip
+
+
+def listing(engine: Engine, rows: Sequence[TaskRow], *, long: bool = False) -> Rows:
+    """Tasks as a table."""
+    found = [_listed(engine, row, long=long) for row in rows]
+    return Rows(_columns(engine, found, long=long), found, head=bool(found), cut=not long)
 
 
 def _nothing(engine: Engine, args: SimpleNamespace) -> str:
@@ -121,6 +135,8 @@ def _cause(row: TaskRow, last: ExecutionRow | None) -> str | None:
         return last.cause + (f": {last.detail}" if last.detail else "") if last.cause else last.detail
     if row.state.is_live and last is not None and last.stop_wanted:
         return "asked to stop"
+    if row.state is TaskState.RUNNING and last is not None and last.wanted is Wanted.SUSPENDED:
+        return "stopped where it is"
     return None
 
 
@@ -166,7 +182,7 @@ def _failed_columns() -> list[Column]:
 
 def show(engine: Engine, args: SimpleNamespace) -> Text:
     """Everything the file says of a task."""
-    task = _one(engine, args)
+    task = one_of(engine, args)
     row, attempts = task.row(), task.executions
     last = attempts[-1] if attempts else None
     counts = tasks.parent_counts(engine._reader(), task.id)
@@ -212,6 +228,8 @@ def _conditions(row: TaskRow, data: dict[str, Any], counts: dict[TaskState, int]
         found.append(("limit", duration(spec.run_timeout)))
     if row.priority:
         found.append(("priority", row.priority))
+    if spec.need is not None:
+        found.append(("asks for", spec.need.describe()))
     if spec.env:
         found.append(("env", " ".join(f"{key}={value}" for key, value in spec.env.items())))
     if spec.tags:
@@ -254,7 +272,7 @@ def _context(engine: Engine, task: TaskId) -> dict[str, Any]:
 
 def output(engine: Engine, args: SimpleNamespace) -> Text | int:
     """What a task wrote."""
-    task = _one(engine, args)
+    task = one_of(engine, args)
     screen: Screen = args.screen
     streams = (
         (logs.OUT,)
@@ -338,88 +356,13 @@ def _follow(engine: Engine, task: Task, screen: Screen, places: dict[int, int]) 
     return 0
 
 
-# --- doing something about them -------------------------------------------------------------------------------------------------
+# --- why ------------------------------------------------------------------------------------------------------------------------
 
 
 def why(engine: Engine, args: SimpleNamespace) -> Text:
     """A sentence for each."""
-    found = [(task, task.why()) for task in _several(engine, args)]
+    found = [(task, task.why()) for task in some_of(engine, args)]
     return Text(
         "\n".join(sentence for _, sentence in found),
         [{"id": int(task.id), "status": task.status, "why": sentence} for task, sentence in found],
-    )
-
-
-def relaunch(engine: Engine, args: SimpleNamespace) -> Text:
-    """Queue them again."""
-    return _each(engine, args, lambda task: _said(task.relaunch(), "is {status} again"))
-
-
-def cancel(engine: Engine, args: SimpleNamespace) -> Text:
-    """Stop them."""
-
-    def one(task: Task) -> str:
-        before = task.state
-        if before in (TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED):
-            raise BadInput(f"task {task.row().label} has ended already: it {_past(before)}.")
-        task.cancel()
-        return _said(task, "is {status}" if not task.state.is_live else "is asked to stop")
-
-    return _each(engine, args, one)
-
-
-def _past(state: TaskState) -> str:
-    return "was cancelled" if state is TaskState.CANCELLED else state.word
-
-
-def _said(task: Task, what: str) -> str:
-    row = task.row()
-    return f"{row.label} {what.format(status=row.state.word)}"
-
-
-def _each(engine: Engine, args: SimpleNamespace, does: Callable[[Task], str]) -> Text:
-    """Do it to all of them; those that refuse do not keep the others from it."""
-    screen: Screen = args.screen
-    lines, data, code = [], [], 0
-    for task in _several(engine, args):
-        try:
-            lines.append(does(task))
-        except ScitqError as problem:
-            screen.error(str(problem))
-            code = 1
-        data.append({"id": int(task.id), "status": task.status})
-    needs_driver = any(
-        not task["status"] or task["status"] in ("pending", "waiting", "assigned", "running", "collecting")
-        for task in data
-    )
-    return Text("\n".join(lines), data, facts.nobody_drives(engine) if needs_driver else [], code=code)
-
-
-def update(engine: Engine, args: SimpleNamespace) -> Text:
-    """Edit one."""
-    task = _one(engine, args)
-    changes = conditions(args)
-    if args.requires:
-        changes["requires"] = changes["requires"] if any(one.strip() for one in args.requires) else []
-    if args.command is not None:
-        changes["command"], shell = words([args.command], args.shell)
-        if shell or task.row().spec.shell:
-            changes["command"] = args.command
-    if args.shell is not None:
-        changes["shell"] = args.shell
-    if args.new_name is not None:
-        changes["name"] = args.new_name
-    if args.batch is not None:
-        changes["batch"] = args.batch
-    if not changes:
-        raise click.UsageError("nothing to change: give at least one option.")
-    task.update(**changes)
-    row = task.row()
-    again = (
-        ""
-        if not row.state.is_final
-        else f" It has ended; to run it as edited: {facts.command_for(engine, f'task relaunch {task.id}')}"
-    )
-    return Text(
-        f"{row.label} is changed: {', '.join(sorted(changes))}.{again}", facts.task_facts(row, facts.latest(task))
     )

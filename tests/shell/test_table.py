@@ -26,12 +26,23 @@ WORDS: dict[str, list[str]] = {
     "task show": ["1"],
     "task output": ["1"],
     "task why": ["1", "named"],
+    "task stats": [],
     "task relaunch": ["1"],
     "task cancel": ["3"],
+    "task pause": ["3"],
+    "task resume": ["3"],
+    "task delete": ["2", "--yes"],
     "task update": ["1", "-N", "renamed"],
     "worker list": [],
     "worker update": ["local", "-C", "2"],
     "batch list": [],
+    "batch pause": ["other"],
+    "batch stop": ["-n", "other"],
+    "batch suspend": ["other"],
+    "batch go": ["other"],
+    "batch cancel": ["default", "--yes"],
+    "batch delete": ["other", "--yes"],
+    "batch set": ["other", "--retry", "2"],
     "journal": [],
     "check": [],
     "backup": ["{folder}/copy.scitq.bak"],
@@ -44,8 +55,17 @@ NEEDS_SOMETHING = {
     "task why",
     "task relaunch",
     "task cancel",
+    "task pause",
+    "task resume",
+    "task delete",
     "task update",
     "worker update",
+    "batch pause",
+    "batch stop",
+    "batch suspend",
+    "batch go",
+    "batch cancel",
+    "batch delete",
 }
 ROWS = [row for row in COMMANDS if row.path != "demo"]  # the demo makes its own file: test_demo
 
@@ -101,6 +121,8 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("row", [row for row in ROWS if row.path not in ("up", "run")], ids=lambda row: row.path)
 def test_json_on_a_file_with_tasks(row: Command, lab: Lab, filled: Path) -> None:
     lab.copy(filled)
+    if row.path == "task resume":
+        lab.scitq("task", "pause", "3")
     words = [word.format(folder=lab.folder) for word in WORDS[row.path]]
 
     found = lab.json(*row.path.split(), *words)

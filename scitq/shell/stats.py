@@ -1,0 +1,100 @@
+"""`scitq task stats`: what tasks really used, beside what they asked for, and what to ask for next time."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+from scitq.engine import Engine
+from scitq.shell import facts
+from scitq.shell.answers import Bytes, Column, Rows, Seconds
+from scitq.store import summary, tasks
+from scitq.store.summary import Usage
+from scitq.task import Need
+
+# Fewer successes say little about the next one.
+ENOUGH = 3
+# What a program needs varies, and a limit that is met kills it.
+MARGIN = 1.2
+# The CPU time of one busy thread comes out a little above its run time; that is no second CPU.
+NOISE = 0.1
+
+
+def stats(engine: Engine, args: SimpleNamespace) -> Rows:
+    """Run time, CPU and memory of what succeeded, by batch, and a proposal."""
+    if args.batch is not None:
+        tasks.known_batch(engine._reader(), args.batch)
+    found = summary.usage(engine._reader(), args.batch)
+    rows = [_row(one) for one in found]
+    columns = [Column("batch", gives=True), Column("runs")]
+    columns += [Column(f"run_s_{key}", word) for key, word in (("median", "time"), ("p95", "p95"), ("max", "max"))]
+    if args.long:
+        columns += [Column("cpu_s", "CPU time"), Column("_use", "mean CPUs")]
+    columns += [
+        Column("_use_p95", "CPUs"), Column("memory_median", "memory"), Column("memory_max", "peak"),
+        Column("_asked", "asked", gives=True), Column("_proposal", "proposal", gives=True),
+    ]  # fmt: skip
+    return Rows(columns, rows, _notes(engine, found), head=bool(rows) and not args.no_header, cut=not args.long)
+
+
+def propose(used: Usage) -> Need | None:
+    """What to ask for next time, after enough successes: the CPUs that were busy, and the most memory with a margin."""
+    if used.runs < ENOUGH:
+        return None
+    cpus = None if used.cpu_use_p95 is None else max(1, math.ceil(used.cpu_use_p95 - NOISE))
+    memory = None if not used.memory_max else rounded_up(used.memory_max * MARGIN)
+    gpus = used.asked.gpus
+    return Need(cpus, memory, gpus) if cpus or memory else None
+
+
+def rounded_up(count: float) -> int:
+    """Bytes as one would write them: whole GB from 10 GB on, else tenths."""
+    step = 1e9 if count > 10e9 else 1e8
+    return int(math.ceil(count / step) * step)
+
+
+def _row(used: Usage) -> dict[str, Any]:
+    proposal = propose(used)
+    return {
+        "batch": used.batch, "runs": used.runs, "run_s_median": _seconds(used.run_s_median), "run_s_p95": _seconds(used.run_s_p95),
+        "run_s_max": _seconds(used.run_s_max), "cpu_s": _seconds(used.cpu_s), "cpu_use": _rounded(used.cpu_use),
+        "cpu_use_p95": _rounded(used.cpu_use_p95), "memory_median": _bytes(used.memory_median), "memory_max": _bytes(used.memory_max),
+        "asked": _need(used.asked), "proposal": None if proposal is None else _need(proposal),
+        "_use": _cpus(used.cpu_use), "_use_p95": _cpus(used.cpu_use_p95), "_asked": used.asked.describe(),
+        "_proposal": "" if proposal is None else proposal.describe(),
+    }  # fmt: skip
+
+
+def _notes(engine: Engine, found: list[Usage]) -> list[str]:
+    if not found:
+        return ["Nothing has succeeded yet: there is nothing to tell."]
+    able = [(used.batch, proposal) for used in found if (proposal := propose(used)) is not None]
+    if not able:
+        return [f"A proposal comes after {ENOUGH} successes."]
+    batch, need = able[0]
+    options = f"--cpus {need.cpus:g}" if need.cpus else ""
+    options += f" --memory {need.memory / 1e9:g}G" if need.memory else ""
+    options += f" --gpus {need.gpus}" if need.gpus else ""
+    name = facts.quoted(batch)
+    return [f"To ask for it from now on: {facts.command_for(engine, f'batch set {name} {options.strip()}')}"]
+
+
+def _need(need: Need) -> dict[str, Any]:
+    return {"cpus": need.cpus, "memory": _bytes(need.memory), "gpus": need.gpus}
+
+
+def _bytes(count: int | None) -> Bytes | None:
+    return None if count is None else Bytes(count)
+
+
+def _seconds(value: float | None) -> Seconds | None:
+    return None if value is None else Seconds(value)
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
+
+
+def _cpus(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.2g}")
