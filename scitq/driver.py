@@ -146,6 +146,7 @@ class Driver:
         os.set_blocking(self._wake_r, False)
         os.set_blocking(self._wake_w, False)
         self._stop = threading.Event()
+        self._holding = False
         self.driving = threading.Event()
         self.ended = threading.Event()
         self._thread = threading.Thread(target=self._main, name="scitq-driver", daemon=True)
@@ -160,6 +161,10 @@ class Driver:
         self.wake()
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout_s)
+
+    def hold(self) -> None:
+        """Launch nothing more; ends and wishes are still dealt with."""
+        self._holding = True
 
     def _changed(self) -> None:
         """The file changed. The driver's own commits tell it nothing new."""
@@ -308,19 +313,17 @@ class Driver:
         return self._idle_time(reader, now)
 
     def _has_decisions(self, db: apsw.Connection, known: dict[WorkerId, WorkerRow]) -> bool:
-        due = tasks.next_due(db)
-        if due is not None and due <= _now_ms():
-            return True
         shown = time.monotonic() - SHOWN_AFTER_S
         for contact in self._contacts.values():
             if contact.held is not None and not _news_first(contact):
                 return True
             if any(at <= shown for at in contact.starts.values()):
                 return True
-        free = _free(
-            db, known, {contact.worker: contact.mean_run_s for contact in self._contacts.values() if contact.synced}
-        )
-        return bool(free) and bool(tasks.pending(db, 1))
+        some, due = tasks.outlook(db)
+        if due is not None and due <= _now_ms():
+            return True
+        means = {contact.worker: contact.mean_run_s for contact in self._contacts.values() if contact.synced}
+        return some and not self._holding and bool(_free(db, known, means))
 
     def _transact(
         self, db: apsw.Connection, polled: list[tuple[Contact, Answer]], known: dict[WorkerId, WorkerRow]
@@ -335,9 +338,12 @@ class Driver:
         for plan in plans.values():
             if plan.held is not None and not _news_first(plan):
                 self._reconcile(db, now, plan)
-        tasks.release_due(db, now)
+        if (due := tasks.outlook(db)[1]) is not None and due <= now:
+            tasks.release_due(db, now)
         self._explain_needs(db, known)
         free = _free(db, known, {worker: plan.mean_run_s for worker, plan in plans.items() if plan.synced})
+        if self._holding:
+            free = {}
         room = sum(capacity.slots + capacity.queue for capacity in free.values())
         if room:
             # With several workers more are read than fit, so that tasks bound to a full batch do not hide those behind them.

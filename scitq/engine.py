@@ -12,6 +12,7 @@ import functools
 import json
 import logging
 import os
+import sys
 import threading
 import time
 import weakref
@@ -48,6 +49,8 @@ log = logging.getLogger("scitq")
 T = TypeVar("T")
 
 BULK = 10_000
+# How long after a Ctrl-C a second one cancels what would go on.
+SECOND_CTRL_C_S = 2.0
 # What a task on this machine sees of the submitter's environment; the rest is given with env=.
 CONTEXT_VARIABLES = (
     "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV",
@@ -76,6 +79,7 @@ class Engine:
         self._arrivals: Arrivals | None = None
         self._context: tuple[tuple[Any, ...], int] | None = None
         self._closed = False
+        self._told = False
         self._pid = os.getpid()
         self._unsubscribe = self._store.subscribe(self._changes.announce)
         _open_engines.add(self)
@@ -89,7 +93,35 @@ class Engine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            self._leave_interrupted()
         self.close()
+
+    def _leave_interrupted(self) -> None:
+        """Ctrl-C: dispatching stops, tasks go on. A second Ctrl-C, within moments, cancels them."""
+        stays = None if self._closed else self.remains()
+        if stays is None or self._store.read_only or not self.is_driving:
+            return
+        self._told = True
+        log.warning("%s\nCtrl-C again within %g s cancels all of it.", stays, SECOND_CTRL_C_S)
+        try:
+            if self._driver is not None:
+                self._driver.hold()
+            time.sleep(SECOND_CTRL_C_S)
+        except KeyboardInterrupt:
+            log.warning("Cancelling.")
+            self.cancel_all()
+
+    def cancel_all(self, timeout: float | None = 30.0) -> int:
+        """Cancel everything that has not ended, and wait until workers have stopped what ran; returns how many that were.
+
+        Raises:
+            TimeoutError: a worker has not said so in time; it will stop them all the same.
+        """
+        ids = [row.id for row in self.rows(status=sorted(frozenset(TaskState) - FINAL))]
+        count = Selection(self, ids).cancel()
+        self._wait_for(lambda: not any(state.is_live for state in self.counts()), timeout, "the cancelled tasks")
+        return count
 
     def close(self) -> None:
         """Stop dispatching, let go of the file. What workers hold goes on; what stays is told once on the log."""
@@ -102,7 +134,7 @@ class Engine:
             if os.getpid() == self._pid:
                 if self._driver is not None:
                     self._driver.stop()
-                if drove and (stays := self.remains()):
+                if drove and not self._told and (stays := self.remains()):
                     log.warning("%s", stays)
         finally:
             self._changes.announce()
@@ -119,7 +151,7 @@ class Engine:
             return None
         parts = []
         if queued:
-            parts.append(f"{queued} {_tasks(queued)} stay queued")
+            parts.append(f"{queued} {_tasks(queued)} {'stays' if queued == 1 else 'stay'} queued")
         if live:
             parts.append(f"{live} {'goes' if live == 1 else 'go'} on at the workers")
         return f"{self.path.name}: {', '.join(parts)}. To go on: scitq up"
@@ -862,8 +894,12 @@ _open_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 @atexit.register
 def _close_all() -> None:
+    # Python keeps the exception that ended the program, after it has shown it.
+    interrupted = isinstance(getattr(sys, "last_value", None), KeyboardInterrupt)
     for engine in list(_open_engines):
-        with contextlib.suppress(ScitqError):
+        with contextlib.suppress(ScitqError, TimeoutError):
+            if interrupted:
+                engine._leave_interrupted()
             engine.close()
 
 

@@ -118,3 +118,26 @@ def _fail_in_ci(report: pytest.TestReport | pytest.CollectReport) -> None:
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         report.outcome = "failed"
         report.longrepr = f"skipped, which CI does not accept: {reason}"
+
+
+# What crash tests print (seeds, how many points were hit) is part of their result: shown though they pass.
+_said: list[str] = []
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Keep what a crash test printed."""
+    if (
+        report.when == "call"
+        and report.passed
+        and report.capstdout
+        and ("crash/" in report.nodeid or "test_kill" in report.nodeid)
+    ):
+        _said.append(f"{report.nodeid.rpartition('::')[2]}: {' | '.join(report.capstdout.split(chr(10))).strip(' |')}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show it."""
+    if _said:
+        terminalreporter.section("kill points")
+        for line in _said:
+            terminalreporter.write_line(line)

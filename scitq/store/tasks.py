@@ -555,6 +555,17 @@ def release_due(db: apsw.Connection, now_ms: int) -> int:
     return len(query.rows(db, "update task set not_before = null where not_before <= ? returning id", (now_ms,)))
 
 
+def outlook(db: apsw.Connection) -> tuple[bool, int | None]:
+    """Whether a task could be placed now, and when the next retry delay ends: one look, at every turn of the driver."""
+    some, due = query.one(
+        db,
+        f"""select exists(select 1 from counter join batch on batch.id = counter.batch
+          where state = {int(TaskState.PENDING)} and n > 0 and halt = {int(Halt.GO)}),
+        (select min(not_before) from task where not_before is not null)""",
+    )
+    return bool(some), due
+
+
 def next_due(db: apsw.Connection) -> int | None:
     """When the next retry delay ends."""
     row = query.one(db, "select min(not_before) from task where not_before is not null")

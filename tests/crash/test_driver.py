@@ -29,7 +29,7 @@ def test_a_driver_killed_at_any_moment_loses_and_doubles_nothing(
     count = moments(child, state_file)
     points = [(n, when) for n in range(1, count + 1) for when in ("before", "after")]
     hit: Counter[str] = Counter()
-    for n, when in dice.sample(points, min(len(points), rounds(12))):
+    for n, when in dice.sample(points, min(len(points), rounds(20))):
         process = child(SCITQ_KILL=f"{n}:{when}")
         process.communicate(timeout=120)
         if process.returncode == -9:
@@ -81,7 +81,7 @@ def test_kills_of_driver_agent_and_keeper_at_random(child: Child, state_file: Pa
     """Any of them, several at once, at any time. A keeper's death may lose what was running, and says so."""
     root = state_file.with_name(state_file.name + ".d") / "local"
     victims: Counter[str] = Counter()
-    for _ in range(rounds(5)):
+    for _ in range(rounds(20)):
         keeper_died = False
         for _ in range(dice.randint(1, 3)):
             process = child()

@@ -723,4 +723,43 @@ def test_a_script_that_just_ends_says_what_stays_on_stderr_without_any_set_up(op
         [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=WAIT_S
     )
     assert (done.returncode, done.stdout) == (0, "")
-    assert done.stderr == "lab.scitq: 1 task stay queued. To go on: scitq up\n"
+    assert done.stderr == "lab.scitq: 1 task stays queued. To go on: scitq up\n"
+
+
+CTRL_C = """
+    import os, pathlib, signal, sys, threading, time
+    import scitq, scitq.engine
+    scitq.engine.SECOND_CTRL_C_S = float(sys.argv[2])
+    def press():
+        while not pathlib.Path("up").exists():
+            time.sleep(0.01)
+        for _ in range(int(sys.argv[1])):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.5)
+    with scitq.open("lab.scitq") as q:
+        q.submit("true").result()
+        q.update_worker("local", concurrency=1, prefetch=0)
+        q.submit("touch up; sleep 1; touch done", shell=True)
+        q.submit("touch second")
+        threading.Thread(target=press, daemon=True).start()
+        q.wait_all()
+"""
+
+
+@pytest.mark.parametrize(("presses", "wait_s"), [(1, 0.2), (2, 20)])
+def test_ctrl_c_once_detaches_and_twice_cancels(
+    open_engine: Opener, tmp_path: Path, presses: int, wait_s: float
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(CTRL_C), str(presses), str(wait_s)],
+        capture_output=True, text=True, timeout=WAIT_S,
+    )  # fmt: skip
+    assert "1 task stays queued, 1 goes on at the workers. To go on: scitq up" in done.stderr
+    assert "KeyboardInterrupt" in done.stderr
+    watcher = open_engine(drive=False)
+    if presses == 2:
+        assert watcher.counts() == {TaskState.SUCCEEDED: 1, TaskState.CANCELLED: 2}
+        return
+    until((tmp_path / "done").exists, "the task that went on")
+    assert not (tmp_path / "second").exists()
+    assert open_engine().wait_all(WAIT_S) == {TaskState.SUCCEEDED: 3}
