@@ -260,7 +260,7 @@ def _do(row: Command, given: dict[str, Any]) -> int:
     common = click.get_current_context().meta.get("scitq.given", {})
     file, as_json, verbose = (given.pop(key) or common.get(key) for key in ("_file", "_json", "_verbose"))
     screen = Screen(as_json=bool(as_json))
-    args = SimpleNamespace(**given, screen=screen)
+    args = SimpleNamespace(**given, screen=screen, file=file)
     try:
         _log(screen, verbose=bool(verbose), with_time=bool(given.get("detached")))
         with _opened(row, file, args) as engine:
@@ -279,15 +279,22 @@ def _do(row: Command, given: dict[str, Any]) -> int:
 
 @contextlib.contextmanager
 def _opened(row: Command, file: str | None, args: SimpleNamespace) -> Iterator[Engine | None]:
-    if row.file == "none":
+    if row.file == "none" or getattr(args, "repair", None):  # a damaged file may not even open
         yield None
         return
     from scitq.engine import Engine, find
+    from scitq.store.faults import explain
 
     path = find(file) if row.file == "made" else _there(file)
     drives = row.drives if isinstance(row.drives, bool) else any(getattr(args, name) for name in row.drives)
     with Engine(path, drive=drives) as engine:
-        yield engine
+        try:
+            yield engine
+        except Exception as error:
+            better = explain(error, path)
+            if better is error:
+                raise
+            raise better from error  # SQLite's, while reading: a damaged file, a broken disk
 
 
 def _there(file: str | None) -> Path:

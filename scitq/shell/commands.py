@@ -262,7 +262,40 @@ COMMANDS: tuple[Command, ...] = (
             Option(("--since",), "After the entry of this number.", "whole", metavar="N"),
         ),
     ),
-    Command("check", "looking:check", "Is the state file sound? Exit code 1 if it is not."),
+    Command(
+        "sql", "sqlcommands:sql",
+        """Ask the file with a SELECT, of the views tasks, executions and workers or any table.
+
+        For example: scitq sql "select batch, state, count(*) from tasks group by 1, 2". It can only read.""",
+        (
+            Argument("query", metavar="SELECT"),
+            Option(("--csv",), "Print CSV.", "flag"),
+            Option(("--timeout",), "Stop it after this long; 30 s if not given.", "seconds", metavar="SECONDS"),
+            _NO_HEAD,
+        ),
+    ),
+    Command(
+        "export", "sqlcommands:export", "Write the tasks to a new FILE: .csv, .json, or .sqlite for all there is.",
+        (
+            Argument("target", metavar="FILE"),
+            Option(("--table",), "tasks, executions, workers or journal.", metavar="TABLE"),
+        ),
+    ),
+    Command(
+        "purge", "sqlcommands:purge",
+        """Delete old ended tasks with their executions, logs and journal entries; without --yes, only say what would go.
+
+        What tasks delivered is not touched, and neither is what something unfinished requires.""",
+        (
+            Option(("--older-than",), "Whose last change is so many days ago.", "number", metavar="DAYS"),
+            Option(("--keep-failed",), "Not the failed ones.", "flag"),
+            Option(("-y", "--yes"), "Do it.", "flag"),
+        ),
+    ),
+    Command(
+        "check", "sqlcommands:check", "Is the state file sound? Exit code 1 if it is not.",
+        (Option(("--repair",), "Put what can be read of a damaged file into the new file NEW.", metavar="NEW"),),
+    ),
     Command("backup", "looking:backup", "Copy the state file to FILE, whole, while work goes on.", (Argument("target", metavar="FILE"),)),
     Command(
         "demo", "demo:demo", "Real work on real E. coli reads, on this machine, in half a minute.",

@@ -79,7 +79,10 @@ _QUESTIONS: tuple[tuple[str, str], ...] = (
 
 def check(db: apsw.Connection, side: Path) -> list[str]:
     """Everything that is wrong, a sentence each; an empty list when nothing is."""
-    problems = [f"SQLite: {row[0]}" for row in query.rows(db, "pragma integrity_check(20)") if row[0] != "ok"]
+    try:
+        problems = [f"SQLite: {row[0]}" for row in query.rows(db, "pragma integrity_check(20)") if row[0] != "ok"]
+    except apsw.CorruptError as error:  # it gives up at some kinds of damage
+        problems = [f"SQLite: {error}"]
     if problems:
         return problems  # answers from a damaged file mean nothing
     problems += [
