@@ -6,12 +6,17 @@ also reads what it leaves: `$OUTPUT/result.pickle`, or on standard error a signe
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 
+# A call begins with the start of this file, so it loads little: the C parts of pickle and of hashlib do without a dozen modules.
+try:
+    import _pickle as pickle
+except ImportError:
+    import pickle  # type: ignore[no-redef]
+
 TYPE_CHECKING = False
-if TYPE_CHECKING:  # loading `typing` only for this would cost as much as all else here
+if TYPE_CHECKING:
     from typing import Any
 
 RESULT = "result.pickle"
@@ -30,8 +35,6 @@ def read(path: str) -> bytes:
     Raises:
         CannotCall: it is not there, or not what was written.
     """
-    import hashlib
-
     try:
         with open(path, "rb") as file:
             data = file.read()
@@ -41,15 +44,21 @@ def read(path: str) -> bytes:
         ) from None
     except OSError as error:
         raise CannotCall(f"{path}: the file of this call cannot be read: {error.strerror}.") from None
-    if hashlib.sha256(data).hexdigest() != os.path.basename(path):
+    if _sha256(data) != os.path.basename(path):
         raise CannotCall(f"{path}: the file of this call is damaged. Submit it anew.")
     return data
 
 
+def _sha256(data: bytes) -> str:
+    try:
+        module = __import__("_sha2" if sys.version_info >= (3, 12) else "_sha256")
+    except ImportError:
+        import hashlib as module
+    return str(module.sha256(data).hexdigest())
+
+
 def dumps(value: Any) -> bytes:
     """A value as bytes; what the submitter's script defines itself goes by value."""
-    import pickle
-
     try:
         return pickle.dumps(value, 5)
     except Exception:
@@ -100,7 +109,6 @@ def main(wanted: str, function_file: str, arguments_file: str) -> int:
             f"Install Python {wanted} there, or use container= with an image that has it."
         )
     import io
-    import pickle
 
     output = os.path.join(os.environ["OUTPUT"], RESULT)
     file, arguments = io.BytesIO(read(function_file)), read(arguments_file)
@@ -110,6 +118,8 @@ def main(wanted: str, function_file: str, arguments_file: str) -> int:
     try:
         packed = dumps(call(pickle.load(file), pickle.loads(arguments)))
     except BaseException as error:
+        import contextlib
+
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):  # closed, or something else stands there
                 stream.flush()

@@ -458,6 +458,7 @@ def test_results_outlive_the_process_that_asked_for_them(tmp_path: Path, open_en
         tmp_path, "import os\nprint(Executor(q).submit(lambda: 'kept').task.id, flush=True)\nos._exit(0)"
     )
 
+    assert ended.stdout, ended.stderr
     engine = open_engine(tmp_path / "lab.scitq")
     assert Executor(engine).attach(int(ended.stdout)).result(WAIT_S) == "kept"
 
