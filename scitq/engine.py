@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import functools
 import json
 import logging
 import os
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from scitq import submission
 from scitq.errors import BadInput, Closed, IllegalMove, NoDriver, ScitqError, TaskFailed
 from scitq.handle import Task
+from scitq.selection import Selection, TaskList, chunks
 from scitq.states import FINAL, LIVE, Halt, TaskState, task_state
 from scitq.store import executions, journal, logs, tasks, workers
 from scitq.store.connection import Store
@@ -358,7 +358,10 @@ class Engine:
 
     def _delete(self, ids: Sequence[int]) -> None:
         now = _now_ms()
-        for execution in self._write(lambda db: tasks.delete(db, now, ids)):
+        self._drop_logs(self._write(lambda db: tasks.delete(db, now, ids)))
+
+    def _drop_logs(self, gone: list[ExecutionId]) -> None:
+        for execution in gone:
             for stream in (logs.OUT, logs.ERR):
                 logs.path(self.side, execution, stream).unlink(missing_ok=True)
 
@@ -384,6 +387,16 @@ class Engine:
         count = self._write(lambda db: tasks.halt(db, now, name, Halt.GO))
         self._drive()
         return count
+
+    def delete_batch(self, name: str) -> None:
+        """Remove a batch with its defaults and all its tasks. What they delivered to their outputs stays.
+
+        Raises:
+            UnknownBatch: there is none of that name.
+            IllegalMove: one of its tasks is on a worker, or needed by another batch's.
+        """
+        now = _now_ms()
+        self._drop_logs(self._write(lambda db: tasks.delete_batch(db, now, name)))
 
     def set_batch(self, batch: str, /, **defaults: Any) -> dict[str, Any]:
         """Give a batch default arguments for `submit` (retry, run_timeout, priority, env…); None takes one away.
@@ -490,12 +503,12 @@ class Engine:
         *,
         concurrency: int | None = None,
         prefetch: int | str | None = None,
-        cpus: float | None = None,
+        cpus: float | str | None = None,
         memory: str | int | None = None,
-        gpus: int | Sequence[str] | None = None,
+        gpus: int | str | Sequence[str] | None = None,
     ) -> WorkerRow:
         """Change how many tasks a worker runs at once, and how many it stages ahead (`"auto"`: as short tasks need it);
-        or declare what it has for tasks that ask (`gpus`: their number, or their ids), against what its agent finds.
+        or declare what it has for tasks that ask (`gpus`: their number, or their ids); `"auto"` is what its agent finds.
 
         Raises:
             UnknownWorker: no such worker.
@@ -505,10 +518,12 @@ class Engine:
         auto = prefetch == "auto"
         ahead = None if auto or prefetch is None else submission.whole("prefetch", prefetch)
         slots = None if concurrency is None else submission.whole("concurrency", concurrency)
-        declared = submission.conditions({"cpus": cpus, "memory": memory})
+        given = {"cpus": cpus, "memory": memory, "gpus": gpus}
+        declared: dict[str, Any] = {key: None for key, value in given.items() if value == "auto"}
+        declared |= submission.conditions({key: given[key] for key in ("cpus", "memory") if key not in declared})
         if isinstance(gpus, int):
             declared["gpus"] = [str(number) for number in range(submission.whole("gpus", gpus))]
-        elif gpus is not None:
+        elif gpus is not None and gpus != "auto":
             declared["gpus"] = [str(gpu) for gpu in gpus]
 
         def write(db: apsw.Connection) -> None:
@@ -558,7 +573,7 @@ class Engine:
         seen = journal.last(self._reader())
         for id in [
             row.id
-            for page in _chunks(list(left), 1000)
+            for page in chunks(list(left), 1000)
             for row in tasks.select(self._reader(), ids=page)
             if row.state.is_settled
         ]:
@@ -776,119 +791,6 @@ class Prepared(NamedTuple):
     need: Need | None
 
 
-class TaskList(Sequence[Task]):
-    """Handles on the tasks of one `submit_many`, made as they are asked for: a million take no memory."""
-
-    def __init__(self, engine: Engine, ranges: list[range]) -> None:
-        self._engine = engine
-        self._ranges = ranges
-
-    def __len__(self) -> int:
-        return sum(len(ids) for ids in self._ranges)
-
-    def __iter__(self) -> Iterator[Task]:
-        return (Task(self._engine, TaskId(id)) for ids in self._ranges for id in ids)
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        place = index + len(self) if index < 0 else index
-        for ids in self._ranges:
-            if 0 <= place < len(ids):
-                return Task(self._engine, TaskId(ids[place]))
-            place -= len(ids)
-        raise IndexError(f"task {index} of {len(self)}")
-
-    def __repr__(self) -> str:
-        return f"<{len(self)} tasks of {self._engine.path.name}>"
-
-
-class Selection(Sequence[Task]):
-    """Tasks chosen by a condition, as they were at that moment. Each deed is one transaction; a task that cannot follow
-    (it has ended, is launched…) is left as it is, and the number of those that did is returned."""
-
-    def __init__(self, engine: Engine, ids: list[TaskId]) -> None:
-        self._engine = engine
-        self.ids = ids
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [Task(self._engine, id) for id in self.ids[index]]
-        return Task(self._engine, self.ids[index])
-
-    def __repr__(self) -> str:
-        return f"<{len(self)} tasks of {self._engine.path.name}>"
-
-    def relaunch(self) -> int:
-        """Queue those that have ended once more."""
-        count = self._each(tasks.relaunch, FINAL)
-        self._engine._drive()
-        return count
-
-    def cancel(self) -> int:
-        """Cancel those that have not ended."""
-        return self._each(tasks.cancel, frozenset(TaskState) - FINAL)
-
-    def pause(self) -> int:
-        """Pause those that have not ended."""
-        return self._each(tasks.pause, frozenset(TaskState) - FINAL)
-
-    def resume(self) -> int:
-        """Let those that are paused or stopped go on."""
-        count = self._each(tasks.resume, LIVE | {TaskState.PAUSED})
-        self._engine._drive()
-        return count
-
-    def update(self, **changes: Any) -> int:
-        """Edit those that are not launched; what workers hold is called back for it. The number asked for is returned."""
-        engine = self._engine
-        count = 0
-        for page in _chunks(self.ids, 1000):
-            edits = [(row.id, *engine._edit_of(row, changes)) for row in tasks.select(engine._reader(), ids=page)]
-            count += engine._write(functools.partial(_update_all, edits))
-        return count
-
-    def delete(self) -> int:
-        """Remove them from the file, all or none.
-
-        Raises:
-            IllegalMove: one is on a worker, or needed by a task outside of the selection.
-        """
-        self._engine._delete(self.ids)
-        return len(self.ids)
-
-    def _each(self, deed: Callable[[apsw.Connection, int, TaskId], object], states: frozenset[TaskState]) -> int:
-        count = 0
-        for page in _chunks(self.ids, 1000):
-            count += self._engine._write(functools.partial(_do_to_all, deed, states, page))
-        return count
-
-
-def _do_to_all(
-    deed: Callable[[apsw.Connection, int, TaskId], object],
-    states: frozenset[TaskState],
-    ids: list[TaskId],
-    db: apsw.Connection,
-) -> int:
-    now = _now_ms()
-    able = [row.id for row in tasks.select(db, ids=ids) if row.state in states]
-    for id in able:
-        deed(db, now, id)
-    return len(able)
-
-
-def _update_all(edits: list[tuple[TaskId, dict[str, Any], dict[str, Any]]], db: apsw.Connection) -> int:
-    now, count = _now_ms(), 0
-    for id, changes, columns in edits:
-        with contextlib.suppress(IllegalMove):  # it was launched
-            tasks.update(db, now, id, changes, **columns)
-            count += 1
-    return count
-
-
 _open_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
@@ -961,10 +863,6 @@ def _states(status: str | TaskState | Iterable[str | TaskState]) -> list[TaskSta
         raise BadInput(str(problem)) from None
 
 
-def _chunks(items: list[TaskId], size: int) -> Iterator[list[TaskId]]:
-    return (items[start : start + size] for start in range(0, len(items), size))
-
-
 def _tasks(count: int) -> str:
     return "task" if count == 1 else "tasks"
 
@@ -973,4 +871,4 @@ def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-__all__ = ["FINAL", "Engine", "TaskList", "find", "open"]
+__all__ = ["FINAL", "Engine", "Selection", "TaskList", "find", "open"]

@@ -105,8 +105,8 @@ def _tags(name: str, value: Any) -> dict[str, str]:
 
 
 def _cpus(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e6:
-        raise BadInput(f"{name} must be a number above 0, not {value!r}.")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e6:
+        raise BadInput(f"{name} must be a number (0: nothing in particular), not {value!r}.")
     return float(value)
 
 
@@ -118,12 +118,12 @@ _UNITS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "ki": 1 << 10, "mi": 1
 
 
 def memory_bytes(name: str, value: Any) -> int:
-    """An amount of memory: a number of bytes, or text such as `16G`, `500 MB`, `2GiB`."""
+    """An amount of memory: a number of bytes (0: nothing in particular), or text such as `16G`, `500 MB`, `2GiB`."""
     if isinstance(value, str):
         match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?i?)b?\s*", value.lower())
         if match and match[2] in _UNITS:
             value = int(float(match[1]) * _UNITS[match[2]])
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 1 << 60:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 60:
         raise BadInput(f"{name} must be a number of bytes, or an amount such as '16G', not {value!r}.")
     return value
 

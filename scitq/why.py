@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from scitq.states import Halt, TaskState, WorkerState
+from scitq.states import Halt, TaskState, Wanted, WorkerState
 from scitq.store import executions, tasks
 from scitq.task import TaskId, TaskRow
 
@@ -79,7 +79,9 @@ def _queue(engine: Engine, row: TaskRow) -> str:
         return f"nobody drives {engine.path.name}. Start a driver: scitq up"
     need, problem = tasks.need_of(db, row.id)
     if problem is not None:
-        return f"{problem}. Ask for less: scitq task update {row.id}, or add a worker that has it."
+        return (
+            f"{problem}. Ask for less: scitq task update {row.id} --cpus/--memory/--gpus, or add a worker that has it."
+        )
     known = engine.workers()
     ready = [worker for worker in known if worker.state is WorkerState.READY]
     if not ready:
@@ -98,6 +100,12 @@ def _queue(engine: Engine, row: TaskRow) -> str:
     return f"{before}; {names} {'runs' if len(ready) == 1 else 'run'} {slots} at once."
 
 
+def _way_on(engine: Engine, row: TaskRow) -> str:
+    if tasks.batches(engine._reader())[row.batch][0] is Halt.SUSPENDED:
+        return f"scitq batch go {row.batch}"
+    return f"scitq task resume {row.id}"
+
+
 def _execution(engine: Engine, row: TaskRow) -> str:
     last = executions.latest(engine._reader(), row.id)
     if last is None:
@@ -108,6 +116,10 @@ def _execution(engine: Engine, row: TaskRow) -> str:
         return f"{row.label} is assigned: {last.worker} holds it and starts it when a slot is free.{stopping}"
     if row.state is TaskState.RUNNING:
         since_s = (now - (last.started_ms or now)) / 1000
+        if last.wanted is Wanted.SUSPENDED:
+            return (
+                f"{row.label} stands still on {last.worker} where it was stopped. Let it go on: {_way_on(engine, row)}"
+            )
         return f"{row.label} has been running on {last.worker} for {since_s:.0f} s.{stopping}"
     if row.state.is_live:
         return f"{row.label} is {row.state.word}: its command has ended, its log and output are being brought home from {last.worker}."

@@ -680,6 +680,21 @@ def batches(db: apsw.Connection) -> dict[str, tuple[Halt, dict[str, Any]]]:
     return {name: (Halt(halt), json.loads(settings)) for name, halt, settings in rows}
 
 
+def delete_batch(db: apsw.Connection, now_ms: int, name: str) -> list[ExecutionId]:
+    """Remove a batch with its settings and all its tasks; returns their executions.
+
+    Raises:
+        UnknownBatch: there is none of that name.
+        IllegalMove: one of its tasks is on a worker, or needed by another batch's.
+    """
+    batch = known_batch(db, name)
+    gone = delete(db, now_ms, [id for (id,) in query.rows(db, "select id from task where batch = ?", (batch,))])
+    db.execute("update worker set batch = null where batch = ?", (batch,))
+    db.execute("delete from counter where batch = ?", (batch,))
+    db.execute("delete from batch where id = ?", (batch,))
+    return gone
+
+
 def settings(db: apsw.Connection, name: str) -> dict[str, Any]:
     """The default arguments of a batch; empty for an unknown one."""
     row = query.row(db, "select settings from batch where name = ?", (name,))

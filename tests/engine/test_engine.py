@@ -111,7 +111,7 @@ def test_a_missing_program_is_named_with_the_path_searched(engine: Engine) -> No
         ("true", {"name": "\ud800"}, "Unicode"),
         ("true", {"env": {"A=B": "c"}}, "name of a variable"),
         ("true", {"env": ["A"]}, "mapping"),
-        ("true", {"cpus": 0}, "cpus must be"),
+        ("true", {"cpus": -1}, "cpus must be"),
         ("true", {"memory": "lots"}, "memory must be a number of bytes, or an amount such as '16G'"),
         ("true", {"gpus": -1}, "gpus must be"),
         ("true", {"requires": 99}, "no task 99"),
