@@ -36,7 +36,7 @@ from scitq.remote import local
 from scitq.remote.link import Answer, Stream
 from scitq.remote.orders import lines, to_bytes
 from scitq.states import Outcome, Stage, TaskState, Wanted, WorkerState
-from scitq.store import executions, journal, logs, query, tasks, workers
+from scitq.store import executions, journal, keep, logs, query, tasks, workers
 from scitq.store.connection import Store
 from scitq.store.executions import Exit, Load, Order
 from scitq.store.lease import Lease
@@ -56,6 +56,8 @@ RECONNECT_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 FETCH_BYTES = 4 << 20
 # How often an idle driver says that it is there.
 BEAT_S = 60.0
+# After so long without work the file is looked after: its daily backup, its free pages.
+IDLE_S = 5.0
 # A task that runs for less is not shown as running.
 SHOWN_AFTER_S = 0.03
 # What is kept of what an agent says of its machine.
@@ -147,6 +149,7 @@ class Driver:
         os.set_blocking(self._wake_w, False)
         self._stop = threading.Event()
         self._holding = False
+        self._busy_at = time.monotonic()
         self.driving = threading.Event()
         self.ended = threading.Event()
         self._thread = threading.Thread(target=self._main, name="scitq-driver", daemon=True)
@@ -676,6 +679,12 @@ class Driver:
         waits: list[float] = []
         self._lease.beat()
         waits.append(BEAT_S)
+        if executions.loads(db) or tasks.outlook(db)[0]:
+            self._busy_at = now
+        elif now - self._busy_at < IDLE_S:
+            waits.append(IDLE_S - (now - self._busy_at))
+        else:
+            waits.append(keep.when_idle(self._store, time.time()))
         due = tasks.next_due(db)
         if due is not None:
             waits.append(max(0.0, (due - _now_ms()) / 1000))

@@ -186,7 +186,8 @@ def unblock_dependents(db: apsw.Connection, now_ms: int, task: int) -> None:
             for found in query.rows(
                 db,
                 f"""update task set reason = null, changed = ?,
-                  state = iif(unmet = 0, {int(TaskState.PENDING)}, {int(TaskState.WAITING)})
+                  state = iif(hold, {int(TaskState.PAUSED)},
+                              iif(unmet = 0, {int(TaskState.PENDING)}, {int(TaskState.WAITING)}))
                 where state = {int(TaskState.BLOCKED)} and id in (select child from requirement where parent in {_LISTED})
                   and not exists (select 1 from requirement r join task p on p.id = r.parent
                                   where r.child = task.id and p.state in ({codes})) returning id""",
@@ -273,6 +274,8 @@ def pause(db: apsw.Connection, now_ms: int, task: TaskId) -> TaskState:
         return row.state
     journal.note(db, now_ms, EventKind.UPDATED, task=task, pause=True)
     db.execute("update task set hold = 1 where id = ?", (task,))
+    if row.state is TaskState.BLOCKED:  # its dependents need to see that it is; it is paused when it comes free
+        return row.state
     if row.execution is None:
         _move(db, now_ms, task, TaskState.PAUSED, None)
         return TaskState.PAUSED
@@ -446,6 +449,9 @@ def _replace_requirements(db: apsw.Connection, now_ms: int, row: TaskRow, requir
         _move(db, now_ms, row.id, TaskState.PENDING, None)
     if requires:
         _require(db, now_ms, row.id, requires)
+    hold = query.one(db, "select hold from task where id = ?", (row.id,))[0]
+    if hold and get(db, row.id).state in (TaskState.PENDING, TaskState.WAITING):
+        _move(db, now_ms, row.id, TaskState.PAUSED, None)
     after = get(db, row.id)
     if after.state is TaskState.BLOCKED and row.state is not TaskState.BLOCKED:
         block_dependents(db, now_ms, row.id)

@@ -124,3 +124,31 @@ def test_an_agent_that_says_nothing_is_left_alone_and_recovers(open_engine: Open
         until(lambda: task.state is TaskState.ASSIGNED, "the order")
     assert task.result(WAIT_S).stdout == "later\n"
     sound(engine)
+
+
+def test_an_idle_driver_sees_to_the_daily_backup(open_engine: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    from scitq import driver
+    from scitq.store import keep
+
+    monkeypatch.setattr(driver, "IDLE_S", 0.05)
+    engine = open_engine(drive=False)
+    monkeypatch.setattr(keep, "backup_is_due", lambda *_: not list((engine.side / "backups").glob("*")))
+    engine.submit("true")
+    open_engine().wait_all(WAIT_S)
+    until(lambda: bool(list((engine.side / "backups").glob("*.scitq"))), "the backup")
+    sound(engine)
+
+
+def test_a_driver_that_was_replaced_stops_writing_and_says_so(
+    open_engine: Opener, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As after a suspension during which another one took over: the fence in the file is all that tells it."""
+    engine = open_engine()
+    engine.submit("true").result(WAIT_S)
+    other = open_engine(drive=False)
+    other._write(lambda db: db.execute("update lead set epoch = epoch + 1"))
+    until(lambda: not engine.is_driving, "the end of the stale driver")
+    assert "another driver has taken over lab.scitq; this one writes nothing more" in caplog.text
+    task = other.submit("echo still works")
+    assert open_engine().task(task.id).result(WAIT_S).stdout == "still works\n"
+    sound(other)

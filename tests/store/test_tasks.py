@@ -493,7 +493,37 @@ def test_random_operations_keep_every_invariant(store: Store, seed: int) -> None
             id = dice.choice(ids)
             attempt(lambda db: tasks.update(db, 5, id, {}, requires=dice.sample(ids, min(len(ids), 2))))
 
+    def start() -> None:
+        if live:
+            store.write(lambda db: executions.started(db, dice.choice(live), 5))
+
+    def hold() -> None:
+        if ids := known():
+            attempt(lambda db: dice.choice([tasks.pause, tasks.resume])(db, 5, dice.choice(ids)))
+
+    def halt() -> None:
+        attempt(lambda db: tasks.halt(db, 5, "default", dice.choice(list(Halt))))
+
+    def edit() -> None:
+        if ids := known():
+            changes = {"retry": dice.randint(0, 3), "command": f"echo {dice.random()}"}
+            attempt(lambda db: tasks.update(db, 5, dice.choice(ids), changes, priority=dice.randint(-2, 2)))
+
+    def forget() -> None:
+        if ids := known():
+            attempt(lambda db: tasks.delete(db, 5, dice.sample(ids, min(len(ids), 3))))
+
+    def obey() -> None:
+        """The worker does what is wanted of one execution."""
+        wishes = executions.wishes(store.reader(), WorkerId(1))
+        for execution, wanted in list(wishes.items())[:1]:
+            if wanted in (Wanted.STOPPED, Wanted.RECALLED) and execution in live:
+                live.remove(execution)
+                end(store, execution, Outcome.CANCELLED if wanted is Wanted.STOPPED else Outcome.RECALLED)
+
+    submit()
+    usual = [submit, submit, dispatch, dispatch, finish, finish, finish, start, obey]
     for step in range(1, 601):
-        dice.choice([submit, submit, dispatch, dispatch, finish, finish, finish, cancel, relaunch, require])()
+        dice.choice([*usual, *usual, cancel, relaunch, require, hold, hold, halt, edit, forget])()
         if step % 100 == 0:
             sound(store)
