@@ -53,6 +53,41 @@ def test_driver_left_behind_drives_until_it_is_asked_to_stop(lab: Lab) -> None:
     assert "stopped by scitq down" in log.read_text(encoding="utf-8")
 
 
+def another_machine_drives(lab: Lab, *, seen_s_ago: float) -> None:
+    with scitq.open(lab.folder / "lab.scitq", drive=False) as engine:
+        seen = int(1000 * (time.time() - seen_s_ago))
+        sql = (
+            "update lead set epoch = 7, pid = 1, host = 'nuc', machine = 'other', boot = 'other', started = 1, seen = ?"
+        )
+        engine._write(lambda db: db.execute(sql, (seen,)))
+
+
+def test_file_that_another_machine_drives_is_taken_over_on_ones_word(lab: Lab) -> None:
+    queue(lab, "true")
+    another_machine_drives(lab, seen_s_ago=5)
+
+    assert "on nuc, seen 5 s ago). If it is not: scitq up --take-over" in lab.out("up")
+    assert b"is driven by another machine (nuc" in lab.scitq("up", "--until-done", code=1).stderr
+    assert states(lab) == ["pending"]
+    lab.scitq("up", "--until-done", "--take-over")
+    assert states(lab) == ["succeeded"]
+
+    another_machine_drives(lab, seen_s_ago=5)
+    assert lab.json("up", "--detach")["started"] is False
+    started = lab.json("up", "--detach", "--take-over")
+    assert started["started"]
+    assert lab.json("up", "--take-over") == {"pid": started["pid"], "driving": True, "started": False}
+
+
+def test_machine_that_is_silent_for_long_keeps_nobody_from_driving(lab: Lab) -> None:
+    queue(lab, "true")
+    another_machine_drives(lab, seen_s_ago=3600)
+
+    assert "nobody drives" in lab.out("status")
+    lab.scitq("up", "--until-done")
+    assert states(lab) == ["succeeded"]
+
+
 def test_down_without_a_driver_says_so(lab: Lab) -> None:
     queue(lab, "sleep 60")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import sqlite3
+import time
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,26 @@ def test_status_says_who_drives_what_runs_and_what_needs_you(busy: Lab) -> None:
     assert others[-1] == "To go on: scitq up"
 
 
+def test_status_tells_of_requests_in_vain_and_of_halted_batches(lab: Lab) -> None:
+    driver = lab.start("-f", "lab.scitq", "run", "--cpus", "1000", "-b", "large", "true")
+    deadline = time.monotonic() + 30
+    while not (lab.folder / "lab.scitq").exists() or not lab.json("status")["notices"]:
+        assert time.monotonic() < deadline
+    lab.scitq("batch", "set", "held", "--retry", "0")
+    lab.scitq("batch", "pause", "held")
+    lab.scitq("launch", "-b", "held", "true")
+
+    text = lab.out("status")
+    assert re.search(r"task 1 waits in vain: no worker has 1000 CPUs: local has .*\. scitq task why 1", text)
+    assert "batch held is paused: 1 task queued. scitq batch go held" in text
+    kinds = lab.json("status")["notices"]
+    assert (kinds[0]["in_vain"], kinds[0]["task"], kinds[1]["batch"], kinds[1]["state"]) == (1, 1, "held", "paused")
+    lab.scitq("task", "update", "1", "--cpus", "1")
+    driver.communicate(timeout=30)
+    assert driver.returncode == 0
+    assert "in vain" not in lab.out("status")
+
+
 def test_status_as_data(busy: Lab) -> None:
     found = busy.json("status")
 
@@ -69,6 +90,24 @@ def test_worker_list_and_update(busy: Lab) -> None:
     assert (found["concurrency"], found["prefetch"]) == (7, 3)
     busy.scitq("worker", "update", "-n", "local", "-p", "auto")
     assert busy.json("worker", "list")[0]["prefetch"] == "auto"
+
+    told = busy.out("worker", "update", "local", "--cpus", "8", "--memory", "64G", "--gpus", "0,3")
+    assert "For tasks that ask it has 8 CPUs, 64 GB, 2 GPUs." in told
+    found = busy.json("worker", "list")[0]
+    assert (found["cpus"], found["memory"], found["gpus"], found["holds"]) == (8.0, 64_000_000_000, ["0", "3"], 0)
+    assert busy.out("worker", "list").splitlines()[1].split() == [
+        "local",
+        "ready",
+        "0/7",
+        "auto",
+        "8",
+        "64",
+        "GB",
+        "0/2",
+    ]
+    busy.scitq("worker", "update", "local", "--gpus", "1")
+    assert busy.json("worker", "list")[0]["gpus"] == ["0"]
+    assert b"memory must be" in busy.scitq("worker", "update", "local", "--memory", "lots", code=1).stderr
 
     assert b"no worker 'nope'" in busy.scitq("worker", "update", "nope", "-C", "1", code=1).stderr
     assert b"a number or auto" in busy.scitq("worker", "update", "local", "-p", "many", code=2).stderr
