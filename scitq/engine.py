@@ -250,7 +250,8 @@ class Engine:
             if isinstance(item, Mapping):
                 return self._prepare({**common, **item}, settings)
             command, _ = check_command(item, shell)
-            return model._replace(spec=f'{{"command":{json.dumps(command)}{tail}')
+            text = f'{{"command":{_json(command)}{tail}'
+            return Prepared(model.name, model.batch, model.priority, text, model.requires, model.need)
 
         return prepare
 
@@ -778,6 +779,9 @@ class Engine:
     def _log_tail(self, execution: int, stream: int, count: int) -> bytes:
         stored = logs.get(self._reader(), ExecutionId(execution), stream)
         return self._log_bytes(execution, stream, max(0, stored.size - count)) if stored else b""
+
+
+_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Prepared(NamedTuple):

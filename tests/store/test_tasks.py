@@ -527,3 +527,22 @@ def test_random_operations_keep_every_invariant(store: Store, seed: int) -> None
         dice.choice([*usual, *usual, cancel, relaunch, require, hold, hold, halt, edit, forget])()
         if step % 100 == 0:
             sound(store)
+
+
+def test_a_bulk_insert_counts_as_single_ones_do_and_leaves_the_guards_up(store: Store) -> None:
+    text = tasks.spec_text(Spec("true"))
+
+    def bulk(db: apsw.Connection) -> range:
+        one, two = tasks.batch_id(db, "one"), tasks.batch_id(db, "two")
+        rows = [(None, one if n % 3 else two, 0, text, 0) for n in range(tasks.BULK_FROM)]
+        return tasks.add_many(db, 1, rows, None)
+
+    ids = store.write(bulk)
+    assert tasks.counts(store.reader(), "two") == {TaskState.PENDING: (tasks.BULK_FROM + 2) // 3}
+    sound(store)
+    move = f"update task set state = {int(TaskState.DEBUG)} where id = ?"
+    with pytest.raises(apsw.ConstraintError, match="illegal move"):
+        store.write(lambda db: db.execute(move, (ids[0],)))
+    with pytest.raises(apsw.ConstraintError, match="illegal move"):
+        store.write(lambda db: (bulk(db), db.execute(move, (ids[0],))))
+    sound(store)
