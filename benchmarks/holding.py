@@ -37,7 +37,7 @@ def bulk(size: int) -> Outcome:
         engine.submit_many(NOOP for _ in range(size))
         seconds = time.perf_counter() - begin
         peak = machine.memory_mb(_pid(), "VmHWM")
-    on_disk = path.stat().st_size
+    on_disk = sum(file.stat().st_size for file in Path().glob("lab.scitq*") if file.is_file())
     with Engine(Path("single.scitq"), drive=False) as engine:
         begin = time.perf_counter()
         for _ in range(5000):

@@ -16,7 +16,8 @@ import traceback
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[0] = str(ROOT)
+if not __package__:  # run as a program
+    sys.path[0] = str(ROOT)
 
 from benchmarks import agents, contest, functions, holding, machine, noops, profiles, resting  # noqa: E402
 
