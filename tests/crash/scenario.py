@@ -32,12 +32,14 @@ STEPS = 14
 def commands(engine: Engine) -> None:
     """Submit each step that is not in the file; the number of each acknowledged one is on disk before the next."""
     acked = os.open("acked", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    known = {row.name for row in engine.rows()}
+    ids = {row.name: row.id for row in engine.rows()}
     for n in range(STEPS):
-        if f"s{n}" in known:
+        if f"s{n}" in ids:
             continue
         script, options = step(n)
+        options["requires"] = [ids[name] for name in options.get("requires", [])]
         task = engine.submit(script, shell=True, name=f"s{n}", **options)
+        ids[f"s{n}"] = task.id
         os.write(acked, b"%d\n" % task.id)
     os.close(acked)
 
