@@ -35,23 +35,23 @@ class Unconfirmed(click.ClickException):
 
 @dataclass(frozen=True)
 class Deed:
-    """Something that can be done to many tasks: the verb, to which of them, in words what it means and that it is done."""
+    """Something that can be done to many tasks: the verb, to which of them, what it means, that it is done, what becomes of
+    those that run."""
 
     verb: str
     able: frozenset[TaskState]
     means: str
     done: str
+    live: str = ""
 
 
 _ALL = frozenset(TaskState)
-RELAUNCH = Deed("Relaunch", FINAL, "queued once more, and what they blocked goes on", "queued once more")
-CANCEL = Deed("Cancel", _ALL - FINAL, "cancelled; what runs is stopped", "cancelled, or asked to stop")
-PAUSE = Deed(
-    "Pause", _ALL - FINAL, "paused; what runs is stopped where it is", "paused, or asked to stop where they are"
-)
+RELAUNCH = Deed("Relaunch", FINAL, "queued once more, and what was blocked by that goes on", "queued once more")
+CANCEL = Deed("Cancel", _ALL - FINAL, "cancelled", "cancelled", "what runs is stopped")
+PAUSE = Deed("Pause", _ALL - FINAL, "paused", "paused", "what runs is stopped where it is")
 RESUME = Deed("Resume", LIVE | {TaskState.PAUSED}, "let go on", "let go on")
-EDIT = Deed("Edit", (_ALL - LIVE) | RECALLABLE, "edited", "edited")
-DELETE = Deed("Delete", _ALL - LIVE, "deleted with their history and logs; what they delivered stays", "deleted")
+EDIT = Deed("Edit", (_ALL - LIVE) | RECALLABLE, "edited", "edited", "what a worker holds ready is called back first")
+DELETE = Deed("Delete", _ALL - LIVE, "deleted with all history and logs; what was delivered stays", "deleted")
 
 
 # --- commands -------------------------------------------------------------------------------------------------------------------
@@ -233,15 +233,16 @@ def many(
         )
         return Text("", data, [none])
     means = f"{deed.means} ({', '.join(sorted(changes))})" if changes else deed.means
+    run = f"; {deed.live}" if deed.live and live else ""
     left = f"; {total - able} {'is' if total - able == 1 else 'are'} left as {'it is' if total - able == 1 else 'they are'}"
     preview = f"{several(total, 'task')}: {facts.counted(counts)}. "
-    preview += f"{_they(able, total)} {means}{left if total > able else ''}."
+    preview += f"{_they(able, total)} {means}{run}{left if total > able else ''}."
     if not confirmed(engine, args, preview, f"{deed.verb} {several(able, 'task')}?", chosen):
         return Text("", data, ["Nothing was done."], code=1)
     done = does(chosen)
     notes = facts.nobody_drives(engine) if deed is not DELETE and _needs_driver(engine, chosen) else []
     rest = f" {total - done} left as before." if total > done else ""
-    return Text(f"{several(done, 'task')} {deed.done}.{rest}", {"matched": total, "done": done}, notes)
+    return Text(f"{several(done, 'task')} {deed.done}{run}.{rest}", {"matched": total, "done": done}, notes)
 
 
 def confirmed(engine: Engine, args: SimpleNamespace, preview: str, question: str, chosen: Selection) -> bool:

@@ -5,12 +5,14 @@ Nothing here knows a command. rich is loaded only for a table on a terminal.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import re
 import shutil
 import sys
+import termios
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -140,6 +142,8 @@ class Screen:
         if self.as_json or not (self.errors_are_terminal and _is_terminal(0)):
             return None
         self.clear_line()
+        with contextlib.suppress(termios.error):
+            termios.tcflush(0, termios.TCIFLUSH)  # what was typed before the question is no answer to it
         write(2, f"{harmless(question)} [y/N] ".encode(errors="backslashreplace"))
         answer = sys.stdin.readline()
         if not answer.endswith("\n"):

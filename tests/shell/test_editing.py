@@ -69,7 +69,7 @@ def test_deleting_asks_and_without_a_terminal_wants_a_yes(queued: Lab) -> None:
     refused = queued.scitq("task", "delete", "1", "a2", code=2)
 
     assert refused.stdout == b""
-    assert b"2 tasks: 2 pending. All are deleted with their history" in refused.stderr
+    assert b"2 tasks: 2 pending. All are deleted with all history" in refused.stderr
     assert re.search(rb"^ *2 +a2 ", refused.stderr, re.MULTILINE)
     assert b"there is no terminal to ask on. To do it: --yes" in refused.stderr
     assert json.loads(queued.scitq("--json", "task", "delete", "1", code=2).stderr)["error"].startswith(
@@ -122,7 +122,7 @@ def test_many_are_shown_before_anything_is_done(queued: Lab) -> None:
     refused = queued.scitq("task", "cancel", "--where", "batch = 'a'", code=2)
 
     shown = refused.stderr.decode()
-    assert shown.startswith("12 tasks: 12 pending. All are cancelled; what runs is stopped.\n")
+    assert shown.startswith("12 tasks: 12 pending. All are cancelled.\n")
     assert "\n10  a10 " in shown and "a11" not in shown and "… and 2 more" in shown
     assert states(queued) == ["pending"] * 13
 
@@ -132,10 +132,10 @@ def test_many_are_done_with_a_yes(queued: Lab) -> None:
     assert states(queued) == ["paused"] * 12 + ["pending"]
     queued.scitq("task", "resume", "-y", "--where", "id <= 6")
     said = queued.scitq("task", "cancel", "-y", "--where", "id <= 3")
-    assert said.stdout == b"3 tasks cancelled, or asked to stop.\n"
+    assert said.stdout == b"3 tasks cancelled.\n"
     said = queued.scitq("task", "relaunch", "-y", "--where", "id <= 5")
     assert (
-        b"5 tasks: 2 pending, 3 cancelled. 3 are queued once more, and what they blocked goes on; 2 are left"
+        b"5 tasks: 2 pending, 3 cancelled. 3 are queued once more, and what was blocked by that goes on; 2 are left"
         in said.stderr
     )
     assert said.stdout == b"3 tasks queued once more. 2 left as before.\n"
@@ -212,8 +212,10 @@ def test_terminal_is_asked(queued: Lab, terminal: Terminal) -> None:
     terminal.wait_for("^Nothing was done")
     assert states(queued) == ["pending"] * 13
 
-    terminal.type("clear; scitq task delete b1")
+    terminal.type("clear; sleep 1; scitq task delete b1")
+    terminal.type("y")  # before the question: no answer to it, or the answer to nothing
     terminal.wait_for(r"Delete 1 task\? \[y/N\]")
+    assert len(states(queued)) == 13
     terminal.type("y")
     terminal.wait_for("^1 task deleted")
     assert len(states(queued)) == 12
