@@ -112,6 +112,7 @@ class Plan:
         self.synced = contact.synced
         self.mean_run_s = contact.mean_run_s
         self.starts = dict(contact.starts)
+        self.has_news = False
         self.commands: list[dict[str, Any]] = []
         self.forget: list[ExecutionId] = []
         self.forget_logs: list[ExecutionId] = []
@@ -297,7 +298,7 @@ class Driver:
         if polled or self._has_decisions(reader, known):
             # The transaction may run twice (see store.writer), so it changes nothing but the file and its own plan.
             try:
-                plans = self._store.write(lambda db: self._transact(db, polled, known))
+                plans = self._store.write(lambda db: self._transact(db, polled, known), quiet=True)
             except BadAnswer as problem:
                 # One agent makes no sense: nothing of this round was stored, the others' news are asked for again.
                 for contact, _ in polled:
@@ -308,6 +309,10 @@ class Driver:
                 return 0.0
             for plan in plans.values():
                 self._follow_plan(plan)
+            # Orders first: those who wait here are woken, and ask for the interpreter, once the agents have work. That tasks
+            # were only assigned is no news to anybody.
+            if any(plan.has_news for plan in plans.values()):
+                self._store.tell()
             for contact, _ in polled:
                 contact.failures = 0
         now = time.monotonic()
@@ -387,7 +392,7 @@ class Driver:
         facts: dict[str, Any] = {key: plan.held[key] for key in FACTS if key in plan.held}
         held = {int(id): str(doing) for id, doing in plan.held["held"].items()}
         plan.held = None
-        plan.synced = True
+        plan.synced = plan.has_news = True
         waiting = {order.execution: order for order in executions.unstarted(db, plan.worker)}
         due = executions.logs_due(db, plan.worker)
         for execution, state in executions.live(db, plan.worker).items():
@@ -777,8 +782,10 @@ def _apply(db: apsw.Connection, now: int, plan: Plan, answer: Answer) -> None:
                 plan.starts[ExecutionId(fields["id"])] = time.monotonic()
             elif line.kind == "exit":
                 plan.starts.pop(fields["id"], None)
+                plan.has_news = True
                 _exited(db, now, plan, fields)
             elif line.kind == "collected":
+                plan.has_news = True
                 problem = None if fields["ok"] else str(fields.get("note") or "the output could not be delivered")
                 if executions.collected(db, now, ExecutionId(fields["id"]), problem):
                     plan.forget.append(ExecutionId(fields["id"]))
@@ -798,6 +805,7 @@ def _show_running(db: apsw.Connection, now: int, plan: Plan) -> None:
     due = time.monotonic() - SHOWN_AFTER_S
     for execution in [execution for execution, at in plan.starts.items() if at <= due]:
         del plan.starts[execution]
+        plan.has_news = True
         executions.started(db, execution, now)
 
 

@@ -114,12 +114,16 @@ class Store:
             raise
         return store
 
-    def write(self, fn: Callable[[apsw.Connection], T], *, full: bool = False) -> T:
+    def write(self, fn: Callable[[apsw.Connection], T], *, full: bool = False, quiet: bool = False) -> T:
         """Run `fn` inside a write transaction; return what it returned after the commit, or raise what it raised.
 
         `full=True` makes the commit survive a power cut (synchronous=FULL). See `writer` for what `fn` may do.
         """
-        return self._the_writer().write(fn, full=full)
+        return self._the_writer().write(fn, full=full, quiet=quiet)
+
+    def tell(self) -> None:
+        """Make good what a quiet write left out: ring for the other processes, and call the subscribers."""
+        self._the_writer().tell()
 
     def post(self, fn: Callable[[apsw.Connection], T], *, full: bool = False) -> Future[T]:
         """As `write`, on the writer thread and without waiting for the commit."""

@@ -90,8 +90,8 @@ class Writer:
 
     # For callers
 
-    def write(self, run: Callable[[apsw.Connection], T], *, full: bool = False) -> T:
-        """Run `run` and return what it returned, after the commit."""
+    def write(self, run: Callable[[apsw.Connection], T], *, full: bool = False, quiet: bool = False) -> T:
+        """Run `run` and return what it returned, after the commit. `quiet`: the caller will say `tell` when it suits him."""
         me = threading.get_ident()
         if me in (self._inside, self._thread.ident) or me in self._telling:
             raise BadInput(
@@ -99,7 +99,7 @@ class Writer:
             )
         job = Job(run, full)
         try:
-            if self._is_crowded or self._jobs or self.turn.locked() or not self._run_here(job, me):
+            if self._is_crowded or self._jobs or self.turn.locked() or not self._run_here(job, me, quiet):
                 job.await_by_lock()
                 self._enqueue(job)
                 self._await(job)
@@ -159,7 +159,18 @@ class Writer:
     def resume(self) -> None:
         self.turn.release()
 
-    def _run_here(self, job: Job, me: int) -> bool:
+    def tell(self) -> None:
+        """Ring, and serve the subscribers, here and now: waking the thread for it would cost two switches."""
+        me = threading.get_ident()
+        self._told_at = time.monotonic()
+        self._ring()
+        self._telling.add(me)
+        try:
+            self._tell()
+        finally:
+            self._telling.discard(me)
+
+    def _run_here(self, job: Job, me: int, quiet: bool) -> bool:
         """Run the job on the caller's thread; False, and nothing done, if another process is writing.
 
         Ctrl-C may strike at any instruction here. `with` on a lock is safe from that; what else may be left over (a
@@ -179,17 +190,11 @@ class Writer:
             # Still in turn: nobody else can have set it.
             changed, self._transactions.has_changed = self._transactions.has_changed, False
         if changed:
-            self._is_to_tell = True
-            now = time.monotonic()
-            if now - self._told_at >= TELL_S:
-                # Here and now: waking the thread for it would cost two switches. In a run of commits it does it, less often.
-                self._told_at = now
-                self._ring()
-                self._telling.add(me)
-                try:
-                    self._tell()
-                finally:
-                    self._telling.discard(me)
+            self._is_to_tell = not quiet
+            if (
+                self._is_to_tell and time.monotonic() - self._told_at >= TELL_S
+            ):  # in a run of commits the thread does it
+                self.tell()
                 self._is_to_tell = False
             if (self._is_to_tell or self._transactions.wants_checkpoint) and not self._has_chores:
                 self._has_chores = True
