@@ -1,6 +1,6 @@
 """(p) Where the driver's time goes: (a) once more, or the same through simulated agents, with its thread profiled.
 
-A profile slows what it looks at, calls of small functions most; it tells shares, not times.
+A profile slows what it looks at, calls of small functions most; it tells shares, not times. Times are CPU of that thread.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import pstats
 import re
 import sys
+import time
 from pathlib import Path
 
 from benchmarks.contest import Contestant, Outcome, run
@@ -23,7 +24,7 @@ def profiled(size: int, what: str) -> Outcome:
     """Run it with the driver's thread profiled; the profile goes to the file `profile` in the folder above."""
     from scitq import driver
 
-    profile = cProfile.Profile()
+    profile = cProfile.Profile(time.thread_time)  # CPU, not what others made it wait for
     plain = driver.Driver._main
 
     def main(self: driver.Driver) -> None:
