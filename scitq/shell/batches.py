@@ -9,8 +9,9 @@ from typing import Any
 import click
 
 from scitq import submission
-from scitq.engine import Engine, Selection
+from scitq.engine import Engine
 from scitq.errors import BadInput
+from scitq.selection import Selection
 from scitq.shell import facts
 from scitq.shell.answers import Bytes, Column, Rows, Seconds, Text, several, shown
 from scitq.shell.editing import CANCEL, DELETE, confirmed, many
@@ -152,20 +153,17 @@ def delete(engine: Engine, args: SimpleNamespace) -> Text:
             f"Cancel first: {first}; then, when all have ended, delete."
         )
     chosen = _chosen(engine, name)
+
+    def whole(chosen: Selection) -> int:
+        engine.delete_batch(name)
+        return len(chosen)
+
     if chosen.ids:
-        answer = many(engine, args, chosen, DELETE, Selection.delete)
-        if answer.code:
-            return answer
-    else:
-        if not confirmed(engine, args, f"{name} has no tasks.", f"Delete the defaults of {name}?", chosen):
-            return Text("", {"matched": 0, "done": 0}, ["Nothing was done."], code=1)
-        answer = Text(f"The defaults of {name} deleted.", {"matched": 0, "done": 0})
-    halt, settings = tasks.batches(engine._reader())[name]
-    if settings:
-        engine.set_batch(name, **dict.fromkeys(settings))
-    if halt is not Halt.GO:
-        engine.go_batch(name)
-    return answer
+        return many(engine, args, chosen, DELETE, whole)
+    if not confirmed(engine, args, f"{name} has no tasks.", f"Delete the defaults of {name}?", chosen):
+        return Text("", {"matched": 0, "done": 0}, ["Nothing was done."], code=1)
+    whole(chosen)
+    return Text(f"The defaults of {name} are deleted.", {"matched": 0, "done": 0})
 
 
 # --- defaults ---------------------------------------------------------------------------------------------------------------------

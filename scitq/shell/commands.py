@@ -85,7 +85,7 @@ _ENV = Option(("-e", "--env"), "A variable for its environment; NAME alone takes
 _SHELL = Option(
     ("--shell",), "COMMAND is one quoted script for sh; --shell=bash (zsh, …) for another shell.", metavar="[=bash]"
 )
-_CPUS = Option(("--cpus",), "CPUs it needs while it runs.", "number", metavar="N")
+_CPUS = Option(("--cpus",), "CPUs it needs while it runs; 0: nothing in particular.", "number", metavar="N")
 _MEMORY = Option(("--memory",), "Memory it needs while it runs: 16G, 500M.", metavar="SIZE")
 _GPUS = Option(("--gpus",), "GPUs it needs while it runs.", "whole", metavar="N")
 _NEEDS = (_CPUS, _MEMORY, _GPUS)
@@ -222,9 +222,9 @@ COMMANDS: tuple[Command, ...] = (
             Option(("-n", "--name"), "The worker of this name.", key="by_name", hidden=True),
             Option(("-C", "--concurrency"), "Tasks at once.", "whole", metavar="N"),
             Option(("-p", "--prefetch"), "Tasks held ready beyond those; auto: as short tasks need it.", metavar="N|auto"),
-            Option(("--cpus",), "CPUs it has, against what was found.", "number", metavar="N"),
-            Option(("--memory",), "Memory it has: 64G.", metavar="SIZE"),
-            Option(("--gpus",), "GPUs it has: how many, or their ids by comma.", metavar="N|IDS"),
+            Option(("--cpus",), "CPUs it has for tasks that ask; auto: as its agent finds.", metavar="N|auto"),
+            Option(("--memory",), "Memory it has: 64G.", metavar="SIZE|auto"),
+            Option(("--gpus",), "GPUs it has: how many, or their ids by comma.", metavar="N|IDS|auto"),
         ),
     ),
     Command("batch list", "batches:listed", "The batches: how far they are, whether they go on, their defaults.", (_NO_HEAD,)),

@@ -13,9 +13,10 @@ from typing import Any
 
 import click
 
-from scitq.engine import Engine, Selection
+from scitq.engine import Engine
 from scitq.errors import BadInput, ScitqError
 from scitq.handle import Task
+from scitq.selection import Selection
 from scitq.shell import facts
 from scitq.shell.answers import Text, several
 from scitq.shell.show import Screen

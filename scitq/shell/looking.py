@@ -156,6 +156,13 @@ def workers(engine: Engine, args: SimpleNamespace) -> Rows:
     return Rows(columns, rows, notes, head=bool(rows) and not args.no_header, cut=not args.long)
 
 
+def _number(option: str, text: str) -> float | str:
+    try:
+        return text if text == "auto" else float(text)
+    except ValueError:
+        raise click.UsageError(f"{option} takes a number or auto, not {text!r}.") from None
+
+
 def _bytes(value: Any) -> Bytes | None:
     return None if value is None else Bytes(value)
 
@@ -165,7 +172,11 @@ def update_worker(engine: Engine, args: SimpleNamespace) -> Text:
     name: str | int | None = args.worker or args.by_name or args.by_id
     if name is None:
         raise click.UsageError("which worker? scitq worker list shows their names.")
-    has = {key: value for key in ("cpus", "memory") if (value := getattr(args, key)) is not None}
+    has: dict[str, Any] = {}
+    if args.cpus is not None:
+        has["cpus"] = _number("--cpus", args.cpus)
+    if args.memory is not None:
+        has["memory"] = args.memory
     if args.concurrency is None and args.prefetch is None and args.gpus is None and not has:
         raise click.UsageError("nothing to change: give --concurrency, --prefetch, --cpus, --memory or --gpus.")
     prefetch: int | str | None = args.prefetch
@@ -175,7 +186,7 @@ def update_worker(engine: Engine, args: SimpleNamespace) -> Text:
         prefetch = int(prefetch)
     if args.gpus is not None:
         ids = [one.strip() for one in args.gpus.split(",") if one.strip()]
-        has["gpus"] = int(args.gpus) if args.gpus.isdecimal() else ids
+        has["gpus"] = args.gpus if args.gpus == "auto" else int(args.gpus) if args.gpus.isdecimal() else ids
     row = engine.update_worker(name, concurrency=args.concurrency, prefetch=prefetch, **has)
     ahead = "as many as short tasks need" if row.prefetch is None else str(row.prefetch)
     owns = Need(row.cpus or None, row.memory or None, len(row.gpus) or None).describe()

@@ -170,6 +170,14 @@ def test_many_are_edited(queued: Lab) -> None:
     assert re.search(r"^asks for +1.5 CPUs, 2 GB$", queued.out("task", "show", "7"), re.MULTILINE)
 
 
+def test_request_is_taken_back_with_zero(lab: Lab) -> None:
+    lab.scitq("-f", "lab.scitq", "launch", "--cpus", "2", "--memory", "1G", "true")
+
+    lab.scitq("task", "update", "1", "--cpus", "0", "--memory", "0")
+
+    assert "asks for" not in lab.out("task", "show", "1")
+
+
 def test_wrong_edit_is_told_before_anybody_is_asked(queued: Lab) -> None:
     refused = queued.scitq("task", "update", "--where", "id > 1", "--memory", "lots", code=1)
 

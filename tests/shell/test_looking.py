@@ -91,16 +91,16 @@ def test_worker_list_and_update(busy: Lab) -> None:
     busy.scitq("worker", "update", "-n", "local", "-p", "auto")
     assert busy.json("worker", "list")[0]["prefetch"] == "auto"
 
-    told = busy.out("worker", "update", "local", "--cpus", "8", "--memory", "64G", "--gpus", "0,3")
-    assert "For tasks that ask it has 8 CPUs, 64 GB, 2 GPUs." in told
+    told = busy.out("worker", "update", "local", "--cpus", "5000", "--memory", "64G", "--gpus", "0,3")
+    assert "For tasks that ask it has 5000 CPUs, 64 GB, 2 GPUs." in told
     found = busy.json("worker", "list")[0]
-    assert (found["cpus"], found["memory"], found["gpus"], found["holds"]) == (8.0, 64_000_000_000, ["0", "3"], 0)
+    assert (found["cpus"], found["memory"], found["gpus"], found["holds"]) == (5000.0, 64_000_000_000, ["0", "3"], 0)
     assert busy.out("worker", "list").splitlines()[1].split() == [
         "local",
         "ready",
         "0/7",
         "auto",
-        "8",
+        "5000",
         "64",
         "GB",
         "0/2",
@@ -108,6 +108,11 @@ def test_worker_list_and_update(busy: Lab) -> None:
     busy.scitq("worker", "update", "local", "--gpus", "1")
     assert busy.json("worker", "list")[0]["gpus"] == ["0"]
     assert b"memory must be" in busy.scitq("worker", "update", "local", "--memory", "lots", code=1).stderr
+
+    assert b"a number or auto" in busy.scitq("worker", "update", "local", "--cpus", "some", code=2).stderr
+    busy.scitq("worker", "update", "local", "--cpus", "auto", "--memory", "auto", "--gpus", "auto")
+    found = busy.json("worker", "list")[0]
+    assert found["cpus"] < 1000 and found["memory"] != 64_000_000_000
 
     assert b"no worker 'nope'" in busy.scitq("worker", "update", "nope", "-C", "1", code=1).stderr
     assert b"a number or auto" in busy.scitq("worker", "update", "local", "-p", "many", code=2).stderr
