@@ -1,8 +1,9 @@
 """A damaged state file's contents in a new file. The damaged one is only read: it stays as it is, with its -wal and -shm.
 
-What can be read is read row by row from a private copy, around the damaged pages, and put into a fresh file of this
-version's schema. What then does not fit together is made to: never so that something runs that should not, or counts as done
-that is not known to be. If not even the list of tables can be read, the newest sound backup is taken.
+What can be read is read row by row from a private copy, around the damaged pages (and, where the way to them is damaged,
+from the pages themselves: `pages`), and put into a fresh file of this version's schema. What then does not fit together is
+made to: never so that something runs that should not, or counts as done that is not known to be. If there is not one task
+to be read, the newest sound backup is taken.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import apsw
 from scitq.errors import BadInput, NotAStateFile, StateFileBusy, StateFileDamaged, StateFileNewer
 from scitq.events import EventKind
 from scitq.states import BAD, LIVE, UNPLACED, TaskState
-from scitq.store import guard, logs, query
+from scitq.store import guard, logs, pages, query
 from scitq.store.check import check
 from scitq.store.connection import Store, connect
 from scitq.store.locks import FileLock
@@ -105,24 +106,22 @@ def _copy(path: Path, side: Path, folder: Path) -> Path:
 
 
 def _from_rows(copy: Path, side: Path, target: Path, schema: Schema) -> Salvaged | None:
-    """A new file with the rows that can be read; None when not even the list of tables can."""
-    try:
-        old = apsw.Connection(str(copy))
+    """A new file with the rows that can be read; None when there is no task among them."""
+    old = apsw.Connection(str(copy))
+    known: set[str] = set()
+    with contextlib.suppress(*_DAMAGE):
+        old.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)  # of the copy: pages are read from one file
+    with contextlib.suppress(*_DAMAGE):
+        if query.one(old, "pragma user_version")[0] > schema.version:
+            raise StateFileNewer("a newer scitq wrote the damaged file; only that one can repair it.", path=target)
         known = {name for (name,) in query.rows(old, "select name from sqlite_schema where type = 'table'")}
-        version = query.one(old, "pragma user_version")[0]
-    except _DAMAGE:
-        return None
-    if "task" not in known:
-        return None
-    if version > schema.version:
-        raise StateFileNewer("a newer scitq wrote the damaged file; only that one can repair it.", path=target)
     result = Salvaged(target, "rows")
     part = target.with_name(f".{target.name}.{os.urandom(4).hex()}.part")
     try:
         Store.open(part, schema).close()
         new = connect(part, read_only=False)
         try:
-            _fill(old, new, known, result)
+            _fill(old, new, known, copy, result)
             if not result.rows.get("task"):
                 return None
             copy_into(new, target)
@@ -137,7 +136,7 @@ def _from_rows(copy: Path, side: Path, target: Path, schema: Schema) -> Salvaged
     return _checked(result, schema)
 
 
-def _fill(old: apsw.Connection, new: apsw.Connection, known: set[str], result: Salvaged) -> None:
+def _fill(old: apsw.Connection, new: apsw.Connection, known: set[str], copy: Path, result: Salvaged) -> None:
     new.execute("pragma foreign_keys=off")
     new.execute("begin immediate")
     # They would refuse a task that is born running.
@@ -153,6 +152,11 @@ def _fill(old: apsw.Connection, new: apsw.Connection, known: set[str], result: S
     for table in tables:
         if table in known and table not in _DERIVED:
             _copy_table(old, new, table, result)
+        elif table not in _DERIVED:
+            result.gaps[table] = 1
+    if result.gaps or not _is_sound(old):
+        # A tree may be damaged without an error: it just leads to fewer rows.
+        _copy_pages(copy, new, [table for table in tables if table not in _DERIVED], result)
     _fit(old, new, tables, result)
     for _, sql in triggers:
         new.execute(sql)
@@ -168,13 +172,41 @@ def _copy_table(old: apsw.Connection, new: apsw.Connection, table: str, result: 
     names = ", ".join(f'"{name}"' for name in common)
     # A row that breaks a rule is a damaged one.
     put = f'insert or ignore into "{table}"({names}) values ({", ".join("?" * len(common))})'
-    has_rowid = "without rowid" not in str(query.one(new, "select sql from sqlite_schema where name = ?", (table,))[0])
     count = 0
-    for row in _readable(old, table, names, result) if has_rowid else _readable_keys(old, table, names, result):
+    for row in (
+        _readable(old, table, names, result) if _is_numbered(new, table) else _readable_keys(old, table, names, result)
+    ):
         with contextlib.suppress(apsw.ConstraintError, apsw.MismatchError):
             new.execute(put, row)
             count += new.changes()
     result.rows[table] = count
+
+
+def _is_sound(db: apsw.Connection) -> bool:
+    try:
+        return query.rows(db, "pragma quick_check(1)") == [("ok",)]
+    except _DAMAGE:
+        return False
+
+
+def _copy_pages(copy: Path, new: apsw.Connection, tables: Sequence[str], result: Salvaged) -> None:
+    """What the trees of these tables do not lead to any more, from the pages themselves."""
+    wanted = {}
+    for table in tables:
+        if _is_numbered(new, table):
+            columns = query.rows(new, f'pragma table_info("{table}")')
+            number = next(place for place, row in enumerate(columns) if row[5])
+            wanted[table] = pages.Columns([row[2] for row in columns], [bool(row[3]) for row in columns], number)
+    if not wanted:
+        return
+    for table, row in pages.rows(copy, wanted):
+        with contextlib.suppress(apsw.ConstraintError, apsw.MismatchError):
+            new.execute(f'insert or ignore into "{table}" values ({", ".join("?" * len(row))})', row)
+            result.rows[table] = result.rows.get(table, 0) + new.changes()
+
+
+def _is_numbered(db: apsw.Connection, table: str) -> bool:
+    return "without rowid" not in str(query.one(db, "select sql from sqlite_schema where name = ?", (table,))[0])
 
 
 def _table(db: apsw.Connection, table: str) -> list[str]:
@@ -191,14 +223,16 @@ def _readable(db: apsw.Connection, table: str, names: str, result: Salvaged) -> 
     while last < end:
         try:
             for number, *row in db.execute(select, (last, end)):
-                last, failures = number, 0
+                if number > last:  # numbers on a damaged page may go backwards: not round in a circle with them
+                    last, failures = number, 0
                 yield tuple(row)
             return
         except _DAMAGE:
             result.gaps[table] = result.gaps.get(table, 0) + (not failures)
             failures += 1
-            # A page holds some hundred rows at most: they are passed one by one. More are missing: ever faster.
-            last += 1 if failures < 1000 else min(1 << (failures // 1000), 4096)
+            # A page holds some hundred rows at most: they are passed one by one. More are missing: ever faster, for the
+            # highest number may be nonsense too.
+            last += 1 << failures // 500
 
 
 def _highest(db: apsw.Connection, table: str) -> int:

@@ -222,7 +222,61 @@ def test_a_lost_batch_gets_a_name(damaged: Path) -> None:
         assert "recovered 1" in engine.batches()
 
 
-def test_without_its_first_page_the_newest_sound_backup_is_taken(damaged: Path) -> None:
+def test_a_file_that_was_cut_short_gives_what_is_left(damaged: Path) -> None:
+    tasks = pages_of(damaged, "task")
+    os.truncate(damaged, tasks[len(tasks) * 2 // 3] * PAGE)
+
+    result = repair(damaged)
+
+    assert 1000 < result.rows["task"] < 2000
+
+
+@pytest.mark.parametrize("table", ["sqlite_schema", "task", "execution", "journal"])
+def test_rows_are_found_without_the_way_to_them(damaged: Path, table: str) -> None:
+    """What is destroyed is the root of a tree: SQLite reads nothing below it any more."""
+    db = apsw.Connection(str(damaged))
+    before = db.execute(
+        "select (select count(*) from task), (select count(*) from execution), (select count(*) from log)"
+    )
+    tasks, executions, logs = before.fetchall()[0]
+    root = db.execute("select rootpage from sqlite_schema where name = ?", (table,)).fetchall()
+    db.close(True)
+    overwrite(damaged, int(str(root[0][0])) if root else 1)
+
+    result = repair(damaged)
+
+    assert (result.source, result.rows["task"], result.rows["log"]) == ("rows", tasks, logs)
+    assert result.rows["execution"] == executions
+
+
+def test_deleted_rows_do_not_come_back_from_free_pages(damaged: Path) -> None:
+    with scitq.open(damaged, drive=False) as engine:
+        engine._write(
+            lambda db: [db.execute("delete from requirement"), db.execute("delete from task where id > 1001")]
+        )
+        left = engine.sql("select count(*) as n from tasks")[0]["n"]
+    db = apsw.Connection(str(damaged))
+    assert db.pragma("freelist_count") > 5
+    root = db.execute("select rootpage from sqlite_schema where name = 'task'").fetchall()
+    db.close(True)
+    overwrite(damaged, int(str(root[0][0])))
+
+    assert repair(damaged).rows["task"] == left
+
+
+def test_what_does_not_fit_on_a_page_is_read_whole(damaged: Path) -> None:
+    command = "é" * 30_000
+    with scitq.open(damaged, drive=False) as engine:
+        id = engine.submit(["echo", command]).id
+    overwrite(damaged, 1)
+
+    result = repair(damaged)
+
+    with scitq.open(result.target, drive=False) as engine:
+        assert engine.task(id).row().spec.command == ["echo", command]
+
+
+def test_with_no_task_to_be_read_the_newest_sound_backup_is_taken(damaged: Path) -> None:
     with scitq.open(damaged, drive=False) as engine:
         keep.daily_backup(engine._store, 1000.0)
         engine.submit("true")
@@ -231,7 +285,7 @@ def test_without_its_first_page_the_newest_sound_backup_is_taken(damaged: Path) 
     assert second is not None and third is not None
     overwrite(third, 1)
     os.utime(third, (4_000_000, 4_000_000))
-    overwrite(damaged, 1)
+    overwrite(damaged, *range(1, damaged.stat().st_size // PAGE + 1))
 
     result = repair(damaged)
 
@@ -239,7 +293,10 @@ def test_without_its_first_page_the_newest_sound_backup_is_taken(damaged: Path) 
     assert sum(counts(damaged).values()) == 2002
 
 
-@pytest.mark.parametrize("ruin", [lambda path: overwrite(path, 1), lambda path: path.write_bytes(b"")])
+@pytest.mark.parametrize(
+    "ruin",
+    [lambda path: overwrite(path, *range(1, 1 + path.stat().st_size // PAGE)), lambda path: path.write_bytes(b"")],
+)
 def test_with_nothing_to_read_and_no_backup_it_says_so(damaged: Path, ruin: Callable[[Path], None]) -> None:
     ruin(damaged)
     before = contents(damaged)
@@ -253,8 +310,6 @@ def test_with_nothing_to_read_and_no_backup_it_says_so(damaged: Path, ruin: Call
 
 @pytest.mark.parametrize("seed", range(25))
 def test_whatever_is_damaged_the_new_file_is_sound(damaged: Path, seed: int) -> None:
-    with scitq.open(damaged, drive=False) as engine:
-        backup = keep.daily_backup(engine._store, 1000.0)
     chance = random.Random(f"{os.environ.get('SCITQ_SEED', '1')} {seed}")
     count = damaged.stat().st_size // PAGE
     with damaged.open("r+b") as file:
@@ -265,9 +320,7 @@ def test_whatever_is_damaged_the_new_file_is_sound(damaged: Path, seed: int) -> 
 
     result = repair(damaged)
 
-    assert backup is not None
-    assert result.source == backup.name or result.rows["task"] > 0
-    print(result.source)
+    assert result.rows["task"] > 500
 
 
 def test_repair_refuses_what_is_in_use_or_there(damaged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
