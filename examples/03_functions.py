@@ -1,7 +1,6 @@
 """Python functions as tasks: call them, map them, see what they raise. Run me anywhere: python 03_functions.py"""
 
 import scitq
-from scitq.executor import Executor
 
 
 def count_primes(limit: int) -> int:
@@ -9,7 +8,7 @@ def count_primes(limit: int) -> int:
     return sum(all(n % d for d in range(2, int(n**0.5) + 1)) for n in range(2, limit))
 
 
-with scitq.open("functions.scitq") as q, Executor(q, retry=1, batch="primes") as pool:
+with scitq.open("functions.scitq") as q, q.executor(retry=1, batch="primes") as pool:
     # A future, as from any other executor; it also is a task, which goes on if this program ends.
     future = pool.submit(count_primes, 20_000)
     print("below 20,000:", future.result(), "primes, counted by task", future.task.id)

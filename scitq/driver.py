@@ -27,6 +27,7 @@ from scitq.errors import (
     LinkBroken,
     ScitqError,
     StaleDriver,
+    StateFileBusy,
     StateFileFull,
     WorkerError,
 )
@@ -150,6 +151,7 @@ class Driver:
         os.set_blocking(self._wake_w, False)
         self._stop = threading.Event()
         self._holding = False
+        self._over = False
         self._busy_at = time.monotonic()
         self.driving = threading.Event()
         self.ended = threading.Event()
@@ -204,6 +206,8 @@ class Driver:
             self.driving.clear()
             if unsubscribe is not None:
                 unsubscribe()
+            self._over = True
+            self._drain()
             for contact in self._contacts.values():
                 self._hang_up(contact)
             with contextlib.suppress(ScitqError):
@@ -220,17 +224,16 @@ class Driver:
         self.driving.set()
         timeout: float | None = 0.0
         while not self._stop.is_set():
-            polled = self._wait(timeout)
-            if self._replaced():
-                raise StaleDriver(
-                    f"another driver has taken over {self._store.path.name}; this one writes nothing more."
-                )
-            if self._stop.is_set():
-                break
             try:
-                timeout = self._round(polled)
-            except StateFileFull as problem:
-                # Nothing is lost: agents keep what was not acknowledged. Look again when space may have been made.
+                polled = self._wait(timeout)
+                if self._replaced():
+                    raise StaleDriver(
+                        f"another driver has taken over {self._store.path.name}; this one writes nothing more."
+                    )
+                if not self._stop.is_set():
+                    timeout = self._round(polled)
+            except (StateFileFull, StateFileBusy) as problem:
+                # Nothing is lost: agents keep what was not acknowledged. Look again when there may be room, or the lock.
                 log.warning("%s", problem)
                 for contact in self._contacts.values():
                     self._hang_up(contact)
@@ -255,28 +258,45 @@ class Driver:
             self._stop.set()
         return bool(row[0] != self._lease.epoch)
 
-    def _wait(self, timeout: float | None) -> list[tuple[Contact, Answer]]:
+    def _wait(self, timeout_s: float | None) -> list[tuple[Contact, Answer]]:
         """Wait for something to do, and read what came from agents; returns the answers to polls for events."""
-        polled: list[tuple[Contact, Answer]] = []
-        for key, mask in self._selector.select(timeout):
-            if key.data is None:
-                with contextlib.suppress(BlockingIOError):
-                    os.read(self._wake_r, 4096)
-                continue
-            contact, stream = key.data
-            if stream.fileno() < 0:
-                continue  # hung up earlier in this very loop
-            try:
-                if mask & selectors.EVENT_WRITE and stream.flush():
-                    self._selector.modify(stream, selectors.EVENT_READ, key.data)
-                if mask & selectors.EVENT_READ:
-                    for answer in stream.read():
-                        self._take(contact, stream, answer, polled)
-            except WorkerError as problem:
-                self._lose(contact, problem)
-        while self._inbox:
-            self._inbox.popleft()()
-        return polled
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+            ready = self._selector.select(left_s)
+            polled: list[tuple[Contact, Answer]] = []
+            is_news = not ready
+            for key, mask in ready:
+                if key.data is None:
+                    with contextlib.suppress(BlockingIOError):
+                        os.read(self._wake_r, 4096)
+                    is_news = True
+                    continue
+                contact, stream = key.data
+                if stream.fileno() >= 0:  # else hung up earlier in this very loop
+                    is_news |= self._serve(contact, stream, mask, polled)
+            self._drain()
+            if is_news or polled:
+                return polled
+
+    def _serve(self, contact: Contact, stream: Stream, mask: int, polled: list[tuple[Contact, Answer]]) -> bool:
+        """Write and read one stream; False when there was nothing but confirmations that orders have arrived."""
+        waiting = contact.held is None
+        try:
+            if mask & selectors.EVENT_WRITE and stream.flush():
+                self._selector.modify(stream, selectors.EVENT_READ, (contact, stream))
+            if mask & selectors.EVENT_READ:
+                for answer in stream.read():
+                    self._take(contact, stream, answer, polled)
+        except WorkerError as problem:
+            self._lose(contact, problem)
+            return True
+        return waiting and contact.held is not None
+
+    def _drain(self) -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                self._inbox.popleft()()
 
     def _take(self, contact: Contact, stream: Stream, answer: Answer, polled: list[tuple[Contact, Answer]]) -> None:
         if answer.status == 409:
@@ -308,7 +328,7 @@ class Driver:
                         self._poll(contact)
                 return 0.0
             for plan in plans.values():
-                self._follow_plan(plan)
+                self._follow_plan(plan, known.get(plan.worker))
             # Orders first: those who wait here are woken, and ask for the interpreter, once the agents have work. That tasks
             # were only assigned is no news to anybody.
             if any(plan.has_news for plan in plans.values()):
@@ -375,14 +395,14 @@ class Driver:
             if found != note:
                 tasks.note_need(db, kind, found)
 
-    def _follow_plan(self, plan: Plan) -> None:
+    def _follow_plan(self, plan: Plan, row: WorkerRow | None) -> None:
         """The transaction is in the file: what it decided becomes the present, and is said to the agent."""
         contact = plan.contact
         contact.journal, contact.acked, contact.mean_run_s = plan.journal, plan.acked, plan.mean_run_s
         contact.held, contact.synced, contact.starts = plan.held, plan.synced, plan.starts
         contact.forget += plan.forget
         contact.forget_logs += plan.forget_logs
-        self._say(contact, plan.commands)
+        self._say(contact, [*self._slots(contact, row), *plan.commands])
         self._poll(contact)
 
     def _reconcile(self, db: apsw.Connection, now: int, plan: Plan) -> None:
@@ -454,10 +474,7 @@ class Driver:
                 contact.connecting = True
                 threading.Thread(target=self._connect, args=(contact,), name="scitq-connect", daemon=True).start()
             return
-        commands: list[dict[str, Any]] = []
-        if contact.slots_sent != row.concurrency:
-            commands.append({"slots": row.concurrency})
-            contact.slots_sent = row.concurrency
+        commands = self._slots(contact, row)
         for execution, wanted in executions.wishes(db, row.id).items():
             if contact.told.get(execution) is not wanted:
                 contact.told[execution] = wanted
@@ -483,8 +500,17 @@ class Driver:
             for stream in (logs.OUT, logs.ERR):
                 self._tail(contact, execution, stream)
 
+    def _slots(self, contact: Contact, row: WorkerRow | None) -> list[dict[str, Any]]:
+        """How many executions the agent may run at once, if it has to be told: before any order that counts on it."""
+        if row is None or contact.slots_sent == row.concurrency:
+            return []
+        contact.slots_sent = row.concurrency
+        return [{"slots": row.concurrency}]
+
     def _connect(self, contact: Contact) -> None:
         """In a thread of its own: start the agent where it does not run, and open both streams."""
+        if self._stop.is_set():
+            return
         streams: list[Stream] = []
         try:
             local.ensure(contact.root, linger=self._linger_s)
@@ -501,6 +527,10 @@ class Driver:
             self._later(lambda: self._connected(contact, commands, events, held))
 
     def _connected(self, contact: Contact, commands: Stream, events: Stream, held: dict[str, Any]) -> None:
+        if self._over:
+            commands.close()
+            events.close()
+            return
         contact.connecting = False
         contact.commands, contact.events, contact.held = commands, events, held
         row = workers.find(self._store.reader(), int(contact.worker))
@@ -513,6 +543,8 @@ class Driver:
         self._poll(contact)
 
     def _failed_to_connect(self, contact: Contact, problem: ScitqError) -> None:
+        if self._over:
+            return
         contact.connecting = False
         wait_s = RECONNECT_S[min(contact.failures + 1, len(RECONNECT_S) - 1)]
         contact.failures += 1
@@ -585,6 +617,8 @@ class Driver:
     def _later(self, action: Callable[[], None]) -> None:
         self._inbox.append(action)
         self.wake()
+        if self._over:  # the loop is over: what was opened meanwhile is closed here
+            self._drain()
 
     # --- output that comes home in pieces -----------------------------------------------------------------------------
 
@@ -632,6 +666,8 @@ class Driver:
         self, contact: Contact, execution: ExecutionId, stream: int, lost: bool, problem: Exception | None
     ) -> None:
         """The thread that brought a stream home has ended; `_act` looks at what has arrived."""
+        if self._over:
+            return
         contact.tails.discard((execution, stream))
         if problem is not None:
             log.warning(

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from scitq.driver import Driver
     from scitq.events import Event
+    from scitq.executor import Executor
     from scitq.store.analysis import Rows
     from scitq.store.analysis.copy import Snapshot
     from scitq.store.keep import Purged
@@ -430,6 +431,32 @@ class Engine:
         from scitq.store.analysis import select_ids
 
         return Selection(self, [TaskId(id) for id in select_ids(self._reader(), condition)])
+
+    def executor(self, **options: Any) -> Executor:
+        """A `concurrent.futures.Executor` whose calls are tasks; `options` are `submit`'s arguments for each of them."""
+        from scitq.executor import Executor
+
+        return Executor(self, **options)
+
+    def map(
+        self,
+        command_template: str | Sequence[Any],
+        items: Iterable[Any],
+        *,
+        shell: bool | str = False,
+        name: str | None = None,
+        **options: Any,
+    ) -> TaskList:
+        """Queue one task for each item: `{}` (or `{key}`, for items that are mappings) in the template stands for it.
+
+            q.map("fastqc {}", files)
+
+        Raises:
+            BadInput: the template makes no sense, or an item cannot be put into it safely.
+        """
+        from scitq.template import submissions
+
+        return self.submit_many(submissions(command_template, items, shell=shell, name=name), **options)
 
     # --- finding --------------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ import weakref
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
-from scitq.errors import ScitqError
+from scitq.errors import Closed, ScitqError
 from scitq.store import journal, tasks
 from scitq.task import TaskId
 
@@ -66,18 +66,25 @@ class Arrivals:
                 future.set_result(None)
 
     def _run(self) -> None:
-        while True:
+        while (engine := self._engine()) is not None and not engine._closed:
             count = self._changes.count
-            engine = self._engine()
-            if engine is None or engine._closed:
-                return
             try:
                 self._seen, moves = journal.settled_since(engine._reader(), self._seen)
             except ScitqError:
-                return
+                break
             for task, state in moves:
                 if state.is_settled and task in self._expected:
                     self._arrived(TaskId(task))
             del engine
             if not moves:
                 self._changes.wait(count, SLOW_LOOK_S)
+        self._give_up()
+
+    def _give_up(self) -> None:
+        """The engine was closed: nobody is left waiting."""
+        with self._gate:
+            futures = [future for waiting in self._expected.values() for future in waiting]
+            self._expected.clear()
+        for future in futures:
+            if future.set_running_or_notify_cancel():
+                future.set_exception(Closed("the state file was closed while a task was awaited."))

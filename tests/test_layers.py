@@ -20,6 +20,7 @@ AGENT = PACKAGE / "remote" / "agent"
 # Who may import what of the packages that scitq depends on (DESIGN.md §4); prefixes of module names.
 ALLOWED = {
     "apsw": ("scitq.store",),
+    "cloudpickle": ("scitq.calls", "scitq.runner"),
     "sqlite_utils": ("scitq.store.analysis",),
     "sqlite3": ("scitq.store.analysis",),  # private copies, and the classes of its exceptions; never the live file
     "fabric": ("scitq.remote.ssh",),

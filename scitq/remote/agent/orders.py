@@ -66,6 +66,17 @@ def _number(order: dict[str, Any], name: str, low: float) -> float | None:
     return float(value)
 
 
+# The last base environment that was checked: orders come in rows with the same one.
+_checked: dict[str, str] = {}
+
+
+def _base(order: dict[str, Any]) -> dict[str, str]:
+    global _checked
+    if order.get("base") != _checked:
+        _checked = _variables(order, "base")
+    return _checked
+
+
 def _variables(order: dict[str, Any], name: str) -> dict[str, str]:
     value = order.get(name)
     if value is None:
@@ -108,7 +119,7 @@ class Order:
             if not argv[0]:
                 raise BadOrder("the program's name is empty")
         self.env = _variables(raw, "env")
-        self.base = _variables(raw, "base")
+        self.base = _base(raw)
         self.cwd = None if raw.get("cwd") is None else _encoded(raw["cwd"], "cwd")
         self.deliver = None if raw.get("deliver") is None else _encoded(raw["deliver"], "deliver")
         for name, path in (("cwd", self.cwd), ("deliver", self.deliver)):

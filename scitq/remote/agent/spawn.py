@@ -9,6 +9,7 @@ import errno
 import os
 import signal
 import stat
+import time
 
 from scitq.remote.agent.orders import Order
 from scitq.remote.agent.slots import Slot
@@ -66,10 +67,31 @@ def environment(order: Order, slot: Slot, base: dict[str, str], journal: str, cp
     return env
 
 
+# Where programs were found, and when: thousands of short tasks run the same one within a second.
+_found: dict[tuple[str, str], tuple[float, str]] = {}
+_FOUND_S = 1.0
+
+
 def find(program: str, path: str) -> str:
-    """Where the program lies, searched on the task's own PATH and from its own (the current) folder."""
+    """Where the program lies, searched on the task's own PATH and from its own (the current) folder.
+
+    A place is believed for a second, if it is an absolute one; a search that found nothing is not remembered.
+    """
     if "/" in program:
         return program
+    now = time.monotonic()
+    known = _found.get((program, path))
+    if known is not None and now - known[0] < _FOUND_S:
+        return known[1]
+    place = _search(program, path)
+    if place.startswith("/"):
+        if len(_found) > 1000:
+            _found.clear()
+        _found[program, path] = (now, place)
+    return place
+
+
+def _search(program: str, path: str) -> str:
     found_unusable = None
     for folder in path.split(":"):
         candidate = f"{folder}/{program}" if folder else f"./{program}"
