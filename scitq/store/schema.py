@@ -209,14 +209,25 @@ _VIEWS = f"""
 create view tasks as select
   task.id, task.name, batch.name as batch, {_words("task.state", {s: s.word for s in TaskState})} as state,
   task.priority, task.tries, task.unmet as unmet_requirements, task.spec ->> '$.command' as command, task.reason,
-  task.created / 1000.0 as created, task.changed / 1000.0 as changed
+  task.created / 1000.0 as created, task.changed / 1000.0 as changed,
+  -- of the latest execution
+  (select {_words("outcome", {o: o.word for o in Outcome})} from execution where execution.task = task.id
+    order by execution.id desc limit 1) as cause,
+  (select exit_code from execution where execution.task = task.id order by execution.id desc limit 1) as exit_code,
+  (select worker.name from execution join worker on worker.id = execution.worker where execution.task = task.id
+    order by execution.id desc limit 1) as worker,
+  (select run_s from execution where execution.task = task.id order by execution.id desc limit 1) as run_s,
+  task.spec ->> '$.shell' as shell, task.spec ->> '$.tags' as tags, coalesce(task.spec ->> '$.retry', 0) as retry,
+  task.spec ->> '$.run_timeout' as run_timeout, task.spec ->> '$.cpus' as cpus, task.spec ->> '$.memory' as memory,
+  task.spec ->> '$.gpus' as gpus
   from task join batch on batch.id = task.batch;
 create view executions as select
   execution.id, execution.task, task.name, execution.attempt, worker.name as worker,
   {_words("execution.outcome", {o: o.word for o in Outcome})} as outcome, execution.exit_code, execution.signal, execution.detail,
   execution.assigned / 1000.0 as assigned, execution.started / 1000.0 as started, execution.ended / 1000.0 as ended,
-  execution.run_s, execution.cpu_s, execution.peak_memory
-  from execution join task on task.id = execution.task left join worker on worker.id = execution.worker;
+  execution.run_s, execution.cpu_s, execution.peak_memory, batch.name as batch,
+  coalesce(execution.spec, task.spec) ->> '$.command' as command
+  from execution join task on task.id = execution.task join batch on batch.id = task.batch left join worker on worker.id = execution.worker;
 create view workers as select
   worker.id, worker.name, worker.kind, {_words("worker.state", {w: w.word for w in WorkerState})} as state,
   worker.concurrency, worker.prefetch, worker.note, worker.seen / 1000.0 as seen

@@ -763,3 +763,22 @@ def test_ctrl_c_once_detaches_and_twice_cancels(
     until((tmp_path / "done").exists, "the task that went on")
     assert not (tmp_path / "second").exists()
     assert open_engine().wait_all(WAIT_S) == {TaskState.SUCCEEDED: 3}
+
+
+def test_many_tasks_are_chosen_by_a_condition_and_dealt_with_at_once(engine: Engine, tmp_path: Path) -> None:
+    slow = engine.submit_many(["sleep 60"] * 3, run_timeout=0.2, batch="qc")
+    bad = engine.submit("false", batch="qc")
+    engine.wait_all(WAIT_S)
+    chosen = engine.where("batch = 'qc' and cause = 'timed_out'")
+    assert [task.id for task in chosen] == [task.id for task in slow]
+    assert chosen.update(command="echo quick", run_timeout=20) == 3
+    assert chosen.relaunch() == 3
+    engine.wait_all(WAIT_S)
+    assert {task.status for task in slow} == {"succeeded"} and bad.status == "failed"
+    assert engine.where("exit_code = 1 and worker = 'local'").ids == [bad.id]
+    assert engine.where("state = 'failed'").delete() == 1
+    with pytest.raises(BadInput, match="colour"):
+        engine.where("colour = 'red'")
+    with pytest.raises(BadInput):
+        engine.where("1); delete from task; --")
+    sound(engine)

@@ -36,9 +36,10 @@ def engine(state_file: Path) -> Iterator[Engine]:
 
 # The columns that people's queries may rely on: none is ever renamed or removed.
 COLUMNS = {
-    "tasks": "id name batch state priority tries unmet_requirements command reason created changed",
+    "tasks": """id name batch state priority tries unmet_requirements command reason created changed cause exit_code worker
+        run_s shell tags retry run_timeout cpus memory gpus""",
     "executions": """id task name attempt worker outcome exit_code signal detail assigned started ended run_s cpu_s
-        peak_memory""",
+        peak_memory batch command""",
     "workers": "id name kind state concurrency prefetch note seen",
 }
 
