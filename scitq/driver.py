@@ -114,6 +114,7 @@ class Plan:
         self.mean_run_s = contact.mean_run_s
         self.starts = dict(contact.starts)
         self.has_news = False
+        self.is_told = True
         self.commands: list[dict[str, Any]] = []
         self.forget: list[ExecutionId] = []
         self.forget_logs: list[ExecutionId] = []
@@ -150,6 +151,8 @@ class Driver:
         os.set_blocking(self._wake_r, False)
         os.set_blocking(self._wake_w, False)
         self._stop = threading.Event()
+        self._explained: tuple[Any, ...] = ()
+        self._wake_gate = threading.Lock()
         self._holding = False
         self._over = False
         self._busy_at = time.monotonic()
@@ -179,8 +182,9 @@ class Driver:
 
     def wake(self) -> None:
         """Look at the file again."""
-        with contextlib.suppress(BlockingIOError, OSError):
-            os.write(self._wake_w, b"w")
+        with self._wake_gate, contextlib.suppress(OSError):
+            if self._wake_w >= 0:
+                os.write(self._wake_w, b"w")
 
     # --- life -----------------------------------------------------------------------------------------------------------
 
@@ -213,6 +217,10 @@ class Driver:
             with contextlib.suppress(ScitqError):
                 self._lease.release()
             self._selector.close()
+            with self._wake_gate:
+                os.close(self._wake_r)
+                os.close(self._wake_w)
+                self._wake_w = -1
             self.ended.set()
             if self._on_end is not None:
                 self._on_end(reason)
@@ -366,8 +374,10 @@ class Driver:
         for plan in plans.values():
             if plan.held is not None and not _news_first(plan):
                 self._reconcile(db, now, plan)
+                known = {row.id: row for row in workers.all_of(db)}
         if (due := tasks.outlook(db)[1]) is not None and due <= now:
             tasks.release_due(db, now)
+        db.execute("delete from follow where until < ?", (now,))
         self._explain_needs(db, known)
         free = _free(db, known, {worker: plan.mean_run_s for worker, plan in plans.items() if plan.synced})
         if self._holding:
@@ -385,6 +395,10 @@ class Driver:
         """Say of requests that no worker could ever meet, even with nothing else to do, that this is so."""
         if any(not row.facts for row in known.values()):
             return  # not all have been asked yet what they are
+        totals = (tasks.newest_need(db), *(_total(row) for row in known.values()))
+        if totals == self._explained:
+            return
+        self._explained = totals
         for kind, (need, note) in tasks.needs(db).items():
             if need is None:
                 continue
@@ -400,6 +414,8 @@ class Driver:
         contact = plan.contact
         contact.journal, contact.acked, contact.mean_run_s = plan.journal, plan.acked, plan.mean_run_s
         contact.held, contact.synced, contact.starts = plan.held, plan.synced, plan.starts
+        if not plan.is_told:
+            contact.told.clear()
         contact.forget += plan.forget
         contact.forget_logs += plan.forget_logs
         self._say(contact, [*self._slots(contact, row), *plan.commands])
@@ -532,6 +548,7 @@ class Driver:
             events.close()
             return
         contact.connecting = False
+        self._outbid(held.get("epoch"))
         contact.commands, contact.events, contact.held = commands, events, held
         row = workers.find(self._store.reader(), int(contact.worker))
         contact.journal, contact.acked = row.journal, row.acked
@@ -541,6 +558,20 @@ class Driver:
         self._say(contact, [{"slots": row.concurrency}])
         contact.slots_sent = row.concurrency
         self._poll(contact)
+
+    def _outbid(self, epoch: object) -> None:
+        """An agent knows a later driver than this file does: the file is an older copy that was put back. Whoever holds its
+        lock is its driver all the same, and goes on under a number that the agent believes."""
+        mine = self._lease.epoch
+        if not isinstance(epoch, int) or mine is None or epoch <= mine:
+            return
+
+        def write(db: apsw.Connection) -> None:
+            self._lease.check(db)
+            db.execute("update lead set epoch = ?", (epoch + 1,))
+
+        self._store.write(write)
+        self._lease.epoch = epoch + 1
 
     def _failed_to_connect(self, contact: Contact, problem: ScitqError) -> None:
         if self._over:
@@ -637,10 +668,7 @@ class Driver:
         try:
             part.parent.mkdir(mode=0o700, exist_ok=True)
             link = Stream.to_socket(contact.root)
-            with (
-                contextlib.closing(link),
-                open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb") as sink,
-            ):
+            with contextlib.closing(link), open(part, "ab", opener=_private) as sink:
                 while True:
                     here = sink.tell()
                     wanted = f"/output/{execution}/{logs.NAMES[stream]}?from={here}&max={FETCH_BYTES}&wait=30"
@@ -689,6 +717,8 @@ class Driver:
     def _arrived(self, execution: ExecutionId, stream: int, size: int) -> bool:
         """Whether all of a stream is home; gives it its final name. The bytes reach the disk before the name."""
         final, part = logs.path(self._store.side, execution, stream), self._part(execution, stream)
+        if final.exists() and final.stat().st_size != size:
+            final.unlink()  # of another life of the file, whose numbers a restored copy uses again
         if not final.exists():
             try:
                 if part.stat().st_size < size:
@@ -702,12 +732,13 @@ class Driver:
         return final.stat().st_size == size
 
     def _log_arrived(self, contact: Contact, execution: ExecutionId) -> None:
-        def write(db: apsw.Connection) -> bool:
+        def write(db: apsw.Connection) -> Outcome | None:
             self._lease.check(db)
-            return executions.log_arrived(db, _now_ms(), execution)
+            executions.log_arrived(db, _now_ms(), execution)
+            return executions.outcome_of(db, execution)
 
-        if self._store.write(write):
-            contact.forget.append(execution)
+        if (outcome := self._store.write(write)) is not None:
+            (contact.forget if outcome is Outcome.SUCCEEDED else contact.forget_logs).append(execution)
             self.wake()  # what waited for this task may run
 
     def _finish(self, db: apsw.Connection, execution: ExecutionId, outcome: Outcome, stage: Stage, detail: str) -> None:
@@ -757,7 +788,8 @@ def _checked_held(answer: Answer) -> dict[str, Any]:
 
 def _news_first(place: Contact | Plan) -> bool:
     """The agent's journal says more, up to its list of what it holds, than has been read."""
-    return place.held is not None and place.journal == place.held["journal"] and place.acked < place.held["end"]
+    held = place.held
+    return held is not None and (place.journal != held["journal"] or place.acked < held["end"])
 
 
 def _free(
@@ -811,6 +843,7 @@ def _apply(db: apsw.Connection, now: int, plan: Plan, answer: Answer) -> None:
         found = lines(answer.body)
     except BadAnswer as nonsense:
         raise BadAnswer(str(nonsense), worker=plan.worker) from nonsense
+    executions.reserve(db, max((id for line in found if isinstance(id := line.fields.get("id"), int)), default=0))
     for line in found:
         fields = line.fields
         try:
@@ -826,7 +859,9 @@ def _apply(db: apsw.Connection, now: int, plan: Plan, answer: Answer) -> None:
                 if executions.collected(db, now, ExecutionId(fields["id"]), problem):
                     plan.forget.append(ExecutionId(fields["id"]))
             elif line.kind == "keeper":
+                # It holds what it was ordered to run, but knows no more of what else was wanted.
                 plan.synced = False
+                plan.is_told = False
             elif line.kind == "bad":
                 log.warning("worker %s refused a command: %s", plan.worker, fields.get("note"))
         except (KeyError, TypeError, ValueError) as problem:

@@ -323,16 +323,17 @@ class Engine:
     def _update(self, task: TaskId, given: dict[str, Any], timeout_s: float | None) -> None:
         changes, columns = self._edit_of(tasks.get(self._reader(), task), given)
         now = _now_ms()
+        before = journal.last(self._reader())
         done = self._write(lambda db: tasks.update(db, now, task, changes, **columns))
         if done:
             return
         self._wait_for(
             lambda: not tasks.edit_pending(self._reader(), task), timeout_s, f"the worker's word on task {task}"
         )
-        row = tasks.get(self._reader(), task)
-        if any(getattr(row.spec, name) != value for name, value in changes.items()):
+        if journal.was_refused(self._reader(), task, before):
+            label = tasks.get(self._reader(), task).label
             raise IllegalMove(
-                f"task {row.label} is already launched: cancel it first, or edit it once it has ended.", task=task
+                f"task {label} is already launched: cancel it first, or edit it once it has ended.", task=task
             )
 
     def _edit_of(self, row: TaskRow, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -594,21 +595,19 @@ class Engine:
 
         Raises:
             TimeoutError: not all within `timeout` seconds.
+            UnknownTask: one was deleted.
         """
         self._drive()
         left = {task.id: task for task in handles}
         deadline = None if timeout is None else time.monotonic() + timeout
         seen = journal.last(self._reader())
-        for id in [
-            row.id
-            for page in chunks(list(left), 1000)
-            for row in tasks.select(self._reader(), ids=page)
-            if row.state.is_settled
-        ]:
+        for id in self._settled_of(left):
             yield left.pop(id)
         while left:
-            count = self._changes.count
+            count, before = self._changes.count, seen
             seen, moves = journal.settled_since(self._reader(), seen)
+            if journal.has_deletion(self._reader(), before, seen):
+                self._settled_of(left)
             for moved, state in moves:
                 id = TaskId(moved)
                 if state.is_settled and id in left and tasks.state_of(self._reader(), id).is_settled:
@@ -616,6 +615,20 @@ class Engine:
             if not left or moves:
                 continue
             self._pause(count, deadline, f"{len(left)} tasks")
+
+    def _settled_of(self, ids: Iterable[TaskId]) -> list[TaskId]:
+        """Those of the tasks to which nothing more will happen.
+
+        Raises:
+            UnknownTask: one was deleted.
+        """
+        states = {
+            row.id: row.state for page in chunks(list(ids), 1000) for row in tasks.select(self._reader(), ids=page)
+        }
+        for id in ids:
+            if id not in states:
+                tasks.get(self._reader(), id)
+        return [id for id, state in states.items() if state.is_settled]
 
     def join(self, handles: Iterable[Task], retry: int = 1, check: bool = False) -> dict[str, int]:
         """Wait for tasks, relaunching each failed one up to `retry` times; returns how many ended in each state.
@@ -658,7 +671,9 @@ class Engine:
     def _pause(self, count: int, deadline: float | None, what: str) -> None:
         if self._closed:
             raise Closed(f"{self.path.name} was closed while waiting for {what}.")
-        if self._driver_problem is not None and self.driver() is None:
+        if self._driver_problem is not None and (
+            (holder := self.driver()) is None or (holder.is_here and not holder.alive)
+        ):
             raise NoDriver(f"nobody drives {self.path.name} any more: {self._driver_problem}") from self._driver_problem
         left = SLOW_LOOK_S if deadline is None else min(SLOW_LOOK_S, deadline - time.monotonic())
         if left <= 0:

@@ -87,7 +87,7 @@ class Selection(Sequence[Task]):
 
     def resume(self) -> int:
         """Let those that are paused or stopped go on."""
-        count = self._each(tasks.resume, LIVE | {TaskState.PAUSED})
+        count = self._each(tasks.resume, LIVE | {TaskState.PAUSED, TaskState.BLOCKED})
         self._engine._drive()
         return count
 

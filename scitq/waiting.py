@@ -7,7 +7,7 @@ import weakref
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
-from scitq.errors import Closed, ScitqError
+from scitq.errors import Closed, ScitqError, UnknownTask
 from scitq.store import journal, tasks
 from scitq.task import TaskId
 
@@ -69,7 +69,10 @@ class Arrivals:
         while (engine := self._engine()) is not None and not engine._closed:
             count = self._changes.count
             try:
-                self._seen, moves = journal.settled_since(engine._reader(), self._seen)
+                before = self._seen
+                self._seen, moves = journal.settled_since(engine._reader(), before)
+                if journal.has_deletion(engine._reader(), before, self._seen):
+                    self._miss(engine)
             except ScitqError:
                 break
             for task, state in moves:
@@ -79,6 +82,18 @@ class Arrivals:
             if not moves:
                 self._changes.wait(count, SLOW_LOOK_S)
         self._give_up()
+
+    def _miss(self, engine: Engine) -> None:
+        """Tasks were deleted: who waits for one of them is told."""
+        for task in list(self._expected):
+            try:
+                tasks.state_of(engine._reader(), task)
+            except UnknownTask as problem:
+                with self._gate:
+                    futures = self._expected.pop(task, [])
+                for future in futures:
+                    if future.set_running_or_notify_cancel():
+                        future.set_exception(problem)
 
     def _give_up(self) -> None:
         """The engine was closed: nobody is left waiting."""

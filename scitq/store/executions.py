@@ -101,6 +101,23 @@ def unstarted(db: apsw.Connection, worker: WorkerId) -> list[Order]:
     ]
 
 
+def reserve(db: apsw.Connection, highest: int) -> None:
+    """Give no execution a number up to this one: an agent has seen it, though this file (a restored copy, say) has not."""
+    known = query.row(db, "select seq from sqlite_sequence where name = 'execution'")
+    if highest <= (known[0] if known else 0):
+        return
+    if known is None:
+        db.execute("insert into sqlite_sequence(name, seq) values ('execution', ?)", (highest,))
+    else:
+        db.execute("update sqlite_sequence set seq = ? where name = 'execution'", (highest,))
+
+
+def outcome_of(db: apsw.Connection, execution: ExecutionId) -> Outcome | None:
+    """How an execution ended; None while it is live."""
+    row = query.row(db, "select outcome from execution where id = ? and outcome is not null", (execution,))
+    return None if row is None else Outcome(row[0])
+
+
 def is_live(db: apsw.Connection, execution: ExecutionId) -> bool:
     """Whether an execution has not ended."""
     return query.row(db, "select 1 from execution where id = ? and ended is null", (execution,)) is not None
@@ -150,9 +167,10 @@ def started(db: apsw.Connection, execution: ExecutionId, at_ms: int) -> None:
     if row is None:
         return
     task, wanted, hold, halt = row
+    if wanted != Wanted.RUN:
+        tasks.settle_edit(db, at_ms, TaskId(task), launched=True)
     if wanted == Wanted.RECALLED:  # too late to give it back; to be stopped where it is, if that is what it was for
         wanted = Wanted.SUSPENDED if hold or halt == Halt.SUSPENDED else Wanted.RUN
-        tasks.settle_edit(db, at_ms, TaskId(task), launched=True)
     db.execute("update execution set started = ?, wanted = ? where id = ?", (at_ms, int(wanted), execution))
     db.execute(
         f"update task set state = {int(TaskState.RUNNING)}, changed = ? where id = ? and state = {int(TaskState.ASSIGNED)}",
@@ -197,7 +215,7 @@ def exited(db: apsw.Connection, now_ms: int, end: Exit) -> bool:
 
 
 def _succeed(db: apsw.Connection, now_ms: int, task: int, wanted: int) -> None:
-    if wanted == Wanted.RECALLED:
+    if wanted != Wanted.RUN:
         tasks.settle_edit(db, now_ms, TaskId(task), launched=True)
     db.execute(
         f"update task set state = {int(TaskState.SUCCEEDED)}, execution = null, changed = ?, reason = null where id = ?",
@@ -274,7 +292,7 @@ def finish(
     if outcome is Outcome.SUCCEEDED:
         _succeed(db, now_ms, task, wanted)
         return
-    if wanted == Wanted.RECALLED:
+    if wanted != Wanted.RUN:
         tasks.settle_edit(db, now_ms, task, launched=not outcome.is_free)
     spec_text, tries = query.one(db, "select spec, tries from task where id = ?", (task,))
     verdict = judge(outcome, tasks.spec_of(spec_text), tries, stop_wanted=wanted == Wanted.STOPPED)
@@ -318,8 +336,8 @@ def followed(db: apsw.Connection, worker: WorkerId, now_ms: int) -> list[Executi
     """Running executions of a worker whose output somebody wants to see now."""
     rows = query.rows(
         db,
-        """select execution.id from follow join task on task.id = follow.task join execution on execution.id = task.execution
-        where follow.until >= ? and execution.worker = ? and execution.started is not null""",
+        f"""select execution.id from follow join task on task.id = follow.task join execution on execution.id = task.execution
+        where follow.until >= ? and execution.worker = ? and task.state = {int(TaskState.RUNNING)}""",
         (now_ms, worker),
     )
     return [ExecutionId(id) for (id,) in rows]

@@ -58,9 +58,34 @@ def newest(db: apsw.Connection, count: int) -> list[Event]:
 
 def settled_since(db: apsw.Connection, seen: int, limit: int = 10_000) -> tuple[int, list[tuple[int, TaskState]]]:
     """The last entry number looked at, and the moves of tasks after `seen` as (task, new state)."""
-    rows = query.rows(db, "select id, task, dst from journal where id > ? order by id limit ?", (seen, limit))
-    moves = [(task, TaskState(dst)) for _, task, dst in rows if dst is not None]
-    return (rows[-1][0] if rows else seen), moves
+    end = last(db)
+    rows = query.rows(
+        db,
+        "select id, task, dst from journal where id > ? and id <= ? and dst is not null order by id limit ?",
+        (seen, end, limit),
+    )
+    moves = [(task, TaskState(dst)) for _, task, dst in rows]
+    return (rows[-1][0] if len(rows) == limit else max(seen, end)), moves
+
+
+def has_deletion(db: apsw.Connection, after: int, to: int) -> bool:
+    """Whether tasks were deleted, among the entries after one number up to another."""
+    found = query.row(
+        db,
+        "select 1 from journal where id > ? and id <= ? and kind = ? and data ->> '$.deleted' is not null",
+        (after, to, int(EventKind.NOTE)),
+    )
+    return found is not None
+
+
+def was_refused(db: apsw.Connection, task: int, since: int) -> bool:
+    """Whether an edit of a task came too late, since an entry number."""
+    found = query.row(
+        db,
+        "select 1 from journal where id > ? and task = ? and kind = ? and data ->> '$.edit' is not null",
+        (since, task, int(EventKind.NOTE)),
+    )
+    return found is not None
 
 
 def _event(row: tuple[Any, ...]) -> Event:

@@ -351,6 +351,10 @@ def update(
             f"task {row.label} is already launched ({row.state.word}): cancel it first, or edit it once it has ended.",
             task=task,
         )
+    if row.execution is not None and query.row(
+        db, f"select 1 from execution where id = ? and wanted = {int(Wanted.STOPPED)}", (row.execution,)
+    ):
+        raise IllegalMove(f"task {row.label} is being cancelled: edit it once it has ended.", task=task)
     if row.execution is not None and requires is not None:
         raise IllegalMove(f"what task {row.label} requires was met, and a worker holds it: pause it first.", task=task)
     if row.execution is not None:
@@ -364,9 +368,9 @@ def update(
         db.execute("insert or replace into edit values (?, ?, ?)", (task, row.execution, json.dumps(wanted)))
         _ask(db, row.execution, Wanted.RECALLED, where=f"wanted in ({int(Wanted.RUN)}, {int(Wanted.RECALLED)})")
         return False
-    _edit(db, now_ms, row, changes, name=name, batch=batch, priority=priority)
-    if requires is not None:
+    if requires is not None:  # first: what is refused here must leave the rest as it was
         _replace_requirements(db, now_ms, row, requires)
+    _edit(db, now_ms, row, changes, name=name, batch=batch, priority=priority)
     return True
 
 
@@ -558,11 +562,12 @@ def pending(db: apsw.Connection, limit: int) -> list[PendingTask]:
     )
     # One look-up in the index for each batch with pending tasks: paused ones cost nothing, however many tasks they hold.
     # So do kinds of requests: thousands that ask for more than is free do not hide the small one behind them.
-    kinds = needs(db)
+    waiting = {batch: _kinds_of(db, batch) for (batch,) in batches}
+    kinds = needs(db) if any(kind for found in waiting.values() for kind in found) else {0: (None, None)}
     found = [
         (-priority, id, batch, kind)
-        for (batch,) in batches
-        for kind in kinds
+        for batch, its_kinds in waiting.items()
+        for kind in its_kinds
         for id, priority in query.rows(
             db,
             f"""select id, priority from task indexed by task_ready where batch = ? and need = ?
@@ -573,6 +578,26 @@ def pending(db: apsw.Connection, limit: int) -> list[PendingTask]:
     if len(batches) > 1 or len(kinds) > 1:
         found.sort()
     return [PendingTask(TaskId(id), BatchId(batch), -worse, kinds[kind][0]) for worse, id, batch, kind in found]
+
+
+def _kinds_of(db: apsw.Connection, batch: int) -> list[int]:
+    """The kinds of requests that a batch's pending tasks make, by skipping through the index from one to the next."""
+    ready = (
+        f"from task indexed by task_ready where batch = ?1 and state = {int(TaskState.PENDING)} and not_before is null"
+    )
+    rows = query.rows(
+        db,
+        f"""with recursive kind(need) as (
+          select min(need) {ready} union all select (select min(need) {ready} and need > kind.need) from kind where need is not null)
+        select need from kind where need is not null""",
+        (batch,),
+    )
+    return [need for (need,) in rows]
+
+
+def newest_need(db: apsw.Connection) -> int:
+    """The number of the newest kind of request."""
+    return int(query.one(db, "select coalesce(max(id), 0) from need")[0])
 
 
 def release_due(db: apsw.Connection, now_ms: int) -> int:

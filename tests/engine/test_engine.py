@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import logging
 import os
 import signal
@@ -730,6 +731,7 @@ CTRL_C = """
     import os, pathlib, signal, sys, threading, time
     import scitq, scitq.engine
     scitq.engine.SECOND_CTRL_C_S = float(sys.argv[2])
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell starts with it ignored
     def press():
         while not pathlib.Path("up").exists():
             time.sleep(0.01)
@@ -782,3 +784,88 @@ def test_many_tasks_are_chosen_by_a_condition_and_dealt_with_at_once(engine: Eng
     with pytest.raises(BadInput):
         engine.where("1); delete from task; --")
     sound(engine)
+
+
+def test_an_edit_that_is_refused_in_part_is_not_made_in_part(open_engine: Opener) -> None:
+    engine = open_engine(drive=False)
+    first, second = engine.submit("echo old"), engine.submit("true")
+    assert engine.where("id = 1").update(command="echo changed", requires=[second]) == 0
+    assert first.row().spec.command == "echo old"
+
+
+def test_waiting_for_a_deleted_task_ends(open_engine: Opener) -> None:
+    engine, other = open_engine(drive=False), open_engine(drive=False)
+    tasks = [engine.submit("true") for _ in range(3)]
+    gone = other.task(tasks[0].id)
+
+    async def main() -> None:
+        waiting = asyncio.ensure_future(tasks[1]._arrive())
+        await asyncio.sleep(0.05)
+        other.task(tasks[1].id).delete()
+        with pytest.raises(UnknownTask):
+            await asyncio.wait_for(waiting, WAIT_S)
+
+    asyncio.run(main())
+    gone.delete()
+    with pytest.raises(UnknownTask):
+        list(engine.as_completed(tasks, WAIT_S))
+
+
+def _agent_pid(engine: Engine, role: str) -> int:
+    return int(json.loads((engine.side / "local" / f"{role}.lock").read_text())["pid"])
+
+
+def test_a_log_that_was_coming_home_when_the_agent_died_is_whole(engine: Engine, tmp_path: Path) -> None:
+    script = "for n in $(seq 40); do seq 1000; sleep 0.02; done; touch end"
+    task = engine.submit(script, shell=True)
+    pieces = task.pieces()
+    got = next(pieces)[1]
+    os.kill(_agent_pid(engine, "agent"), signal.SIGKILL)
+    got += b"".join(piece for _, piece in pieces)
+    whole = b"".join(b"%d\n" % n for n in range(1, 1001)) * 40
+    assert task.result(WAIT_S).stdout_bytes == whole
+    assert got == whole
+
+
+def test_what_ended_before_a_reboot_of_the_worker_is_not_run_again(open_engine: Opener, tmp_path: Path) -> None:
+    first = open_engine()
+    task = first.submit("until [ -e go ]; do sleep 0.02; done; echo ran >> ran", shell=True)
+    until(lambda: task.state is TaskState.RUNNING, "the task")
+    number, root = task.id, first.side / "local"
+    pids = [_agent_pid(first, role) for role in ("agent", "keeper")]
+    first.close()
+    (tmp_path / "go").touch()
+    until(lambda: any(b'"k":"exit"' in log.read_bytes() for log in (root / "journal").iterdir()), "its end")
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    for log in (root / "journal").iterdir():
+        header, rest = log.read_bytes().split(b"\n", 1)
+        facts = json.loads(header)
+        fresh = json.dumps({**facts, "boot": "0" * len(facts["boot"])}).encode()
+        assert len(fresh) == len(header)
+        log.write_bytes(fresh + b"\n" + rest)
+    again = open_engine().task(number)
+    again.result(WAIT_S)
+    assert [attempt.outcome for attempt in again.executions] == [Outcome.SUCCEEDED]
+    assert (tmp_path / "ran").read_text() == "ran\n"
+
+
+def test_an_older_copy_put_back_in_place_goes_on_without_mixing_results(open_engine: Opener, tmp_path: Path) -> None:
+    """Its numbers and its driver's are behind what the agent has seen."""
+    first = open_engine()
+    first.submit("echo one").result(WAIT_S)
+    first.backup(tmp_path / "copy")
+    for _ in range(3):
+        first.submit("echo lost; head -c 20000 /dev/zero", shell=True).result(WAIT_S)
+    first.close()
+    second = open_engine()
+    second.submit("echo lost too").result(WAIT_S)
+    second.close()
+    for path in tmp_path.glob("lab.scitq*"):
+        if path.is_file():
+            path.unlink()
+    (tmp_path / "copy").rename(tmp_path / "lab.scitq")
+    third = open_engine()
+    results = [third.submit(f"echo new {n}; head -c 30000 /dev/zero", shell=True).result(WAIT_S) for n in range(5)]
+    assert [result.stdout[:6] for result in results] == [f"new {n}\n" for n in range(5)]
+    sound(third)

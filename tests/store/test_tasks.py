@@ -546,3 +546,40 @@ def test_a_bulk_insert_counts_as_single_ones_do_and_leaves_the_guards_up(store: 
     with pytest.raises(apsw.ConstraintError, match="illegal move"):
         store.write(lambda db: (bulk(db), db.execute(move, (ids[0],))))
     sound(store)
+
+
+def test_an_edit_does_not_outlive_a_cancel(store: Store) -> None:
+    id = add(store, command="old")
+    (execution,) = begin(store, id)
+    store.write(lambda db: tasks.update(db, 9, id, {"command": "stale"}))
+    store.write(lambda db: tasks.cancel(db, 9, id))
+    with pytest.raises(IllegalMove, match="being cancelled"):
+        store.write(lambda db: tasks.update(db, 9, id, {"command": "later"}))
+    end(store, execution, Outcome.CANCELLED)
+    assert not tasks.edit_pending(store.reader(), id)
+    assert tasks.get(store.reader(), id).spec.command == "old"
+
+
+def test_a_number_that_an_agent_has_seen_is_never_given_again(store: Store) -> None:
+    store.write(lambda db: executions.reserve(db, 41))
+    assert begin(store, add(store)) == [42]
+    store.write(lambda db: executions.reserve(db, 7))
+    assert begin(store, add(store)) == [43]
+
+
+def test_kinds_of_requests_without_pending_tasks_cost_nothing(store: Store) -> None:
+    def ask(memory: int) -> TaskId:
+        def write(db: apsw.Connection) -> TaskId:
+            spec = Spec("true", memory=memory)
+            row = (None, tasks.batch_id(db, "d"), 0, tasks.spec_text(spec), tasks.need_id(db, spec.need))
+            return TaskId(tasks.add_many(db, 1, [row], None)[0])
+
+        return store.write(write)
+
+    ids = [ask(memory) for memory in (5, 3, 5, 4)]
+    plain = add(store)
+    assert [task.id for task in tasks.pending(store.reader(), 9)] == sorted([*ids, plain])
+    for id in ids[1:]:
+        store.write(lambda db, id=id: tasks.cancel(db, 2, id))  # type: ignore[misc]
+    found = tasks.pending(store.reader(), 9)
+    assert [(task.id, task.need and task.need.memory) for task in found] == [(ids[0], 5), (plain, None)]

@@ -278,7 +278,9 @@ class Agent:
 
     def _give_held(self, client: Client, held: dict[str, Any]) -> None:
         del held["tag"]
-        self.reply(client, json_answer(200, {**held, **machine.facts(), "keeper": self.keeper.pid}))
+        self.reply(
+            client, json_answer(200, {**held, **machine.facts(), "keeper": self.keeper.pid, "epoch": self.epoch})
+        )
 
     def _check_epoch(self, request: Request) -> None:
         text = request.headers.get("scitq-epoch")
