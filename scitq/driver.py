@@ -151,6 +151,7 @@ class Driver:
         os.set_blocking(self._wake_r, False)
         os.set_blocking(self._wake_w, False)
         self._stop = threading.Event()
+        self._known: dict[WorkerId, WorkerRow] = {}
         self._explained: tuple[Any, ...] = ()
         self._wake_gate = threading.Lock()
         self._holding = False
@@ -321,7 +322,7 @@ class Driver:
     def _round(self, polled: list[tuple[Contact, Answer]]) -> float:
         """Store what came, decide, write, act. Returns how long there is nothing to do unless something happens."""
         reader = self._store.reader()
-        known = {row.id: row for row in workers.all_of(reader)}
+        known = self._known = {row.id: row for row in workers.all_of(reader)}
         polled = [(contact, answer) for contact, answer in polled if contact.connected]
         if polled or self._has_decisions(reader, known):
             # The transaction may run twice (see store.writer), so it changes nothing but the file and its own plan.
@@ -454,6 +455,9 @@ class Driver:
             command["script"], command["shell"] = spec.command, spec.shell
         else:
             command["argv"] = spec.argv()
+        row = self._known.get(order.worker)
+        if row is not None and row.output_cap is not None:
+            command["cap"] = row.output_cap
         if spec.env:
             command["env"] = dict(spec.env)
         if order.slots > 1:

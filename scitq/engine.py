@@ -535,9 +535,11 @@ class Engine:
         cpus: float | str | None = None,
         memory: str | int | None = None,
         gpus: int | str | Sequence[str] | None = None,
+        output_cap: str | int | None = None,
     ) -> WorkerRow:
         """Change how many tasks a worker runs at once, and how many it stages ahead (`"auto"`: as short tasks need it);
         or declare what it has for tasks that ask (`gpus`: their number, or their ids); `"auto"` is what its agent finds.
+        `output_cap` is how much of each stream of a task is kept there (`"auto"`: 1 GiB).
 
         Raises:
             UnknownWorker: no such worker.
@@ -547,9 +549,11 @@ class Engine:
         auto = prefetch == "auto"
         ahead = None if auto or prefetch is None else submission.whole("prefetch", prefetch)
         slots = None if concurrency is None else submission.whole("concurrency", concurrency)
-        given = {"cpus": cpus, "memory": memory, "gpus": gpus}
+        given = {"cpus": cpus, "memory": memory, "gpus": gpus, "output_cap": output_cap}
         declared: dict[str, Any] = {key: None for key, value in given.items() if value == "auto"}
         declared |= submission.conditions({key: given[key] for key in ("cpus", "memory") if key not in declared})
+        if output_cap is not None and output_cap != "auto":
+            declared["output_cap"] = submission.memory_bytes("output_cap", output_cap)
         if isinstance(gpus, int):
             declared["gpus"] = [str(number) for number in range(submission.whole("gpus", gpus))]
         elif gpus is not None and gpus != "auto":

@@ -46,6 +46,12 @@ class WorkerRow:
         return int(self.facts.get("memory") or 0)
 
     @property
+    def output_cap(self) -> int | None:
+        """Bytes of each stream of a task that are kept there; None: the agent's own limit, 1 GiB."""
+        cap = self.facts.get("output_cap")
+        return None if cap is None else int(cap)
+
+    @property
     def gpus(self) -> tuple[str, ...]:
         """Ids of GPUs: declared, or found by the agent."""
         return tuple(str(gpu) for gpu in self.facts.get("gpus") or ())

@@ -225,6 +225,7 @@ COMMANDS: tuple[Command, ...] = (
             Option(("--cpus",), "CPUs it has for tasks that ask; auto: as its agent finds.", metavar="N|auto"),
             Option(("--memory",), "Memory it has: 64G.", metavar="SIZE|auto"),
             Option(("--gpus",), "GPUs it has: how many, or their ids by comma.", metavar="N|IDS|auto"),
+            Option(("--output-cap",), "How much it keeps of each stream of a task; auto: 1 GiB.", metavar="SIZE|auto"),
         ),
     ),
     Command("batch list", "batches:listed", "The batches: how far they are, whether they go on, their defaults.", (_NO_HEAD,)),

@@ -177,8 +177,12 @@ def update_worker(engine: Engine, args: SimpleNamespace) -> Text:
         has["cpus"] = _number("--cpus", args.cpus)
     if args.memory is not None:
         has["memory"] = args.memory
+    if args.output_cap is not None:
+        has["output_cap"] = args.output_cap
     if args.concurrency is None and args.prefetch is None and args.gpus is None and not has:
-        raise click.UsageError("nothing to change: give --concurrency, --prefetch, --cpus, --memory or --gpus.")
+        raise click.UsageError(
+            "nothing to change: give --concurrency, --prefetch, --cpus, --memory, --gpus or --output-cap."
+        )
     prefetch: int | str | None = args.prefetch
     if prefetch is not None and prefetch != "auto":
         if not str(prefetch).isdecimal():
@@ -192,10 +196,11 @@ def update_worker(engine: Engine, args: SimpleNamespace) -> Text:
     owns = Need(row.cpus or None, row.memory or None, len(row.gpus) or None).describe()
     return Text(
         f"{row.name} runs {several(row.concurrency, 'task')} at once, and holds {ahead} ready beyond those."
-        + (f" For tasks that ask it has {owns}." if has else ""),
+        + (f" For tasks that ask it has {owns}." if has.keys() & {"cpus", "memory", "gpus"} else "")
+        + ("" if row.output_cap is None else f" It keeps {row.output_cap:,} bytes of each stream of a task."),
         {
             "name": row.name, "concurrency": row.concurrency, "prefetch": "auto" if row.prefetch is None else row.prefetch,
-            "cpus": row.cpus, "memory": Bytes(row.memory), "gpus": list(row.gpus),
+            "cpus": row.cpus, "memory": Bytes(row.memory), "gpus": list(row.gpus), "output_cap": row.output_cap,
         },
         facts.nobody_drives(engine) if facts.queued(engine.counts()) else [],
     )  # fmt: skip

@@ -211,6 +211,19 @@ def test_output_that_is_no_text_is_kept_to_the_byte_and_shown_all_the_same(engin
     assert result.stdout == "a�\0b"
 
 
+def test_output_beyond_the_cap_is_cut_and_the_cut_is_told(engine: Engine) -> None:
+    engine.submit("true").result(WAIT_S)
+    assert engine.update_worker("local", output_cap="100 kB").output_cap == 100_000
+    task = engine.submit("seq 100000; seq 9 >&2", shell=True)
+    result = task.result(WAIT_S)
+    assert result.stdout_bytes == b"".join(b"%d\n" % n for n in range(1, 100_001))[:100_000]
+    assert result.stderr == "".join(f"{n}\n" for n in range(1, 10))
+    told = engine._reader().execute("select id % 2, size, cut from log order by id").fetchall()
+    assert told == [(0, 100_000, 1), (1, 18, 0)]
+    assert engine.update_worker("local", output_cap="auto").output_cap is None
+    assert len(engine.submit("seq 100000").result(WAIT_S).stdout_bytes) == 588_895
+
+
 def test_output_can_be_read_from_an_offset(engine: Engine) -> None:
     task = engine.submit("printf 0123456789")
     task.wait(WAIT_S)
