@@ -327,7 +327,8 @@ class Driver:
         if polled or self._has_decisions(reader, known):
             # The transaction may run twice (see store.writer), so it changes nothing but the file and its own plan.
             try:
-                plans = self._store.write(lambda db: self._transact(db, polled, known), quiet=True)
+                plans = self._store.write(lambda db: self._transact(db, polled), quiet=True)
+                known = self._known
             except BadAnswer as problem:
                 # One agent makes no sense: nothing of this round was stored, the others' news are asked for again.
                 for contact, _ in polled:
@@ -362,9 +363,7 @@ class Driver:
         means = {contact.worker: contact.mean_run_s for contact in self._contacts.values() if contact.synced}
         return some and not self._holding and bool(_free(db, known, means))
 
-    def _transact(
-        self, db: apsw.Connection, polled: list[tuple[Contact, Answer]], known: dict[WorkerId, WorkerRow]
-    ) -> dict[WorkerId, Plan]:
+    def _transact(self, db: apsw.Connection, polled: list[tuple[Contact, Answer]]) -> dict[WorkerId, Plan]:
         self._lease.check(db)
         now = _now_ms()
         plans = {contact.worker: Plan(contact) for contact in self._contacts.values() if contact.connected}
@@ -375,7 +374,8 @@ class Driver:
         for plan in plans.values():
             if plan.held is not None and not _news_first(plan):
                 self._reconcile(db, now, plan)
-                known = {row.id: row for row in workers.all_of(db)}
+        # Read here, not before: somebody may just have said that a worker is to run less.
+        known = self._known = {row.id: row for row in workers.all_of(db)}
         if (due := tasks.outlook(db)[1]) is not None and due <= now:
             tasks.release_due(db, now)
         db.execute("delete from follow where until < ?", (now,))

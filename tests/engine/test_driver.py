@@ -154,3 +154,17 @@ def test_a_driver_that_was_replaced_stops_writing_and_says_so(
     task = other.submit("echo still works")
     assert open_engine().task(task.id).result(WAIT_S).stdout == "still works\n"
     sound(other)
+
+
+def test_a_worker_told_to_run_nothing_is_given_nothing_more(open_engine: Opener) -> None:
+    """Said by one process in the very moment in which another submits."""
+    engine, other = open_engine(), open_engine(drive=False)
+    engine.submit("true").result(WAIT_S)
+    for _ in range(30):
+        other.update_worker("local", concurrency=0, prefetch=0)
+        task = engine.submit("true")
+        engine.submit("true", priority=-1)
+        assert task.state is TaskState.PENDING
+        other.update_worker("local", concurrency=1, prefetch=4)
+        task.result(WAIT_S)
+    engine.wait_all(WAIT_S)
