@@ -39,8 +39,6 @@ class Killer(threading.Thread):
 @pytest.mark.parametrize("who", [("agent",), ("keeper",), ("agent", "keeper")], ids="+".join)
 def test_killed_at_random_nothing_is_lost_or_doubled(tmp_path: Path, who: tuple[str, ...]) -> None:
     rounds = int(ROUNDS) if ROUNDS.isdigit() else 100
-    if len(who) == 1 and rounds < 100:
-        rounds = max(1, rounds // 3)  # test_agent_points kills them one by one as well
     kills = 0
     for number in range(rounds):
         folder = tmp_path / str(number)

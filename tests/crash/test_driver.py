@@ -43,7 +43,7 @@ def test_a_driver_killed_at_any_moment_loses_and_doubles_nothing(
 
 def test_a_power_cut_loses_no_log_of_an_ended_task(child: Child, state_file: Path, dice: random.Random) -> None:
     count = moments(child, state_file)
-    for n in dice.sample(range(1, count + 1), min(count, rounds(4))):
+    for n in dice.sample(range(1, count + 1), min(count, rounds(20))):
         child(SCITQ_KILL=f"{n}:after", SCITQ_POWER="1").communicate(timeout=120)
         finish(child)
         assert problems(state_file) == [], f"power cut after moment {n}"
