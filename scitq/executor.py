@@ -299,6 +299,7 @@ class Executor(futures.Executor):
             count += asked + len(withdrawn)
             for future in withdrawn:
                 self._end(future.task.id, future, None)
+            futures.wait(withdrawn)  # the collecting thread may have been first, and be about to say so
         if count:
             self._engine._drive()
         return count
@@ -306,7 +307,8 @@ class Executor(futures.Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; with `wait`, return when all have ended; with `cancel_futures`, cancel what no worker has."""
         self._is_shut = True
+        open_ones = list(self._open.values())
         if cancel_futures:
-            self._cancel(list(self._open.values()))
+            self._cancel(open_ones)
         if wait:
-            futures.wait(list(self._open.values()))
+            futures.wait(open_ones)

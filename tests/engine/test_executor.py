@@ -23,7 +23,7 @@ from scitq import calls, runner
 from scitq.calls import RemoteTraceback
 from scitq.engine import Engine
 from scitq.errors import BadInput, Closed, TaskBlocked, TaskFailed
-from scitq.executor import Executor
+from scitq.executor import CallFuture, Executor
 from scitq.remote import local
 from scitq.states import TaskState
 from scitq.worker import LOCAL
@@ -327,6 +327,23 @@ def test_shutdown_cancels_what_no_worker_has(engine: Engine, executor: Executor)
     with pytest.raises(RuntimeError, match="after shutdown"):
         executor.submit(abs, 1)
     sound(engine)
+
+
+def test_a_cancelled_call_says_so_when_the_collecting_thread_was_first(
+    engine: Engine, executor: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold_back(engine)
+    withdraw = CallFuture._withdraw
+
+    def slowly(future: CallFuture[Any]) -> None:
+        time.sleep(0.3 if threading.current_thread().name == "scitq-executor" else 0.05)
+        withdraw(future)
+
+    monkeypatch.setattr(CallFuture, "_withdraw", slowly)
+    queued = [executor.submit(abs, n) for n in range(4)]
+    executor.shutdown(cancel_futures=True)
+
+    assert all(future.cancelled() for future in queued)
 
 
 def test_leaving_the_with_block_waits(engine: Engine) -> None:
