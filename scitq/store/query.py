@@ -1,4 +1,4 @@
-"""Reading rows: queries whose cursor is always read to its end."""
+"""Reading rows: queries whose cursor is always read to its end. One that another thread's `close` cuts short raises `Closed`."""
 
 from __future__ import annotations
 
@@ -6,20 +6,25 @@ from typing import Any
 
 import apsw
 
+from scitq.errors import Closed
+
 Row = tuple[Any, ...]
 
 
 def rows(db: apsw.Connection, sql: str, values: tuple[Any, ...] = ()) -> list[Row]:
     """Every row of a query."""
-    return db.execute(sql, values).fetchall()
+    try:
+        return db.execute(sql, values).fetchall()
+    except (apsw.InterruptError, apsw.ConnectionClosedError):
+        raise Closed("the state file was closed by another thread while this one read it.") from None
 
 
 def row(db: apsw.Connection, sql: str, values: tuple[Any, ...] = ()) -> Row | None:
     """The first row of a query, None when there is none."""
-    found = db.execute(sql, values).fetchall()
+    found = rows(db, sql, values)
     return found[0] if found else None
 
 
 def one(db: apsw.Connection, sql: str, values: tuple[Any, ...] = ()) -> Row:
     """The row of a query that always has one."""
-    return db.execute(sql, values).fetchall()[0]
+    return rows(db, sql, values)[0]

@@ -27,7 +27,7 @@ from scitq.errors import (
     StateFileNewer,
     StateFileReadOnly,
 )
-from scitq.store import connection
+from scitq.store import connection, query
 from scitq.store.connection import Store
 from scitq.store.locks import FileLock
 from scitq.store.migrate import Schema
@@ -153,6 +153,32 @@ def test_a_reader_belongs_to_its_thread_and_ends_with_it(state_file: Path) -> No
         assert store.reader() is mine
         assert seen and seen[0] != id(mine)
         assert store._connections() == [mine]
+
+
+def test_a_query_cut_short_by_close_says_so(state_file: Path) -> None:
+    endless = "with recursive n(i) as (select 1 union all select i + 1 from n) select count(*) from n"
+    found: list[Exception] = []
+    has_begun = threading.Event()
+
+    def begun() -> bool:
+        has_begun.set()
+        return False
+
+    def read() -> None:
+        try:
+            db = store.reader()
+            db.set_progress_handler(begun, 1000)
+            query.rows(db, endless)
+        except Exception as problem:
+            found.append(problem)
+
+    store = Store.open(state_file, SMALL)
+    thread = threading.Thread(target=read)
+    thread.start()
+    assert has_begun.wait(30)
+    store.close()
+    thread.join(30)
+    assert [type(problem) for problem in found] == [Closed]
 
 
 def test_after_close_every_use_says_so(state_file: Path) -> None:
