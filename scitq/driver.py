@@ -39,7 +39,7 @@ from scitq.remote.orders import lines, to_bytes
 from scitq.states import Outcome, Stage, TaskState, Wanted, WorkerState
 from scitq.store import executions, journal, keep, logs, query, tasks, workers
 from scitq.store.connection import Store
-from scitq.store.executions import Exit, Load, Order
+from scitq.store.executions import Exit, Glance, Load, Order
 from scitq.store.lease import Lease
 from scitq.task import ExecutionId, Need
 from scitq.worker import LOCAL, Capacity, WorkerId, WorkerRow, window
@@ -235,10 +235,6 @@ class Driver:
         while not self._stop.is_set():
             try:
                 polled = self._wait(timeout)
-                if self._replaced():
-                    raise StaleDriver(
-                        f"another driver has taken over {self._store.path.name}; this one writes nothing more."
-                    )
                 if not self._stop.is_set():
                     timeout = self._round(polled)
             except (StateFileFull, StateFileBusy) as problem:
@@ -261,11 +257,14 @@ class Driver:
         )
         journal.note(db, now, EventKind.DRIVER, pid=os.getpid(), epoch=self._lease.epoch)
 
-    def _replaced(self) -> bool:
-        row = query.one(self._store.reader(), "select epoch, stop_wanted from lead")
-        if row[1]:
+    def _look(self) -> Glance:
+        """What there is to do, who drives, and whether he is asked to stop."""
+        found = executions.glance(self._store.reader())
+        if found.epoch != self._lease.epoch:
+            raise StaleDriver(f"another driver has taken over {self._store.path.name}; this one writes nothing more.")
+        if found.stop_wanted:
             self._stop.set()
-        return bool(row[0] != self._lease.epoch)
+        return found
 
     def _wait(self, timeout_s: float | None) -> list[tuple[Contact, Answer]]:
         """Wait for something to do, and read what came from agents; returns the answers to polls for events."""
@@ -321,14 +320,15 @@ class Driver:
 
     def _round(self, polled: list[tuple[Contact, Answer]]) -> float:
         """Store what came, decide, write, act. Returns how long there is nothing to do unless something happens."""
-        reader = self._store.reader()
-        known = self._known = {row.id: row for row in workers.all_of(reader)}
         polled = [(contact, answer) for contact, answer in polled if contact.connected]
-        if polled or self._has_decisions(reader, known):
+        reader = self._store.reader()
+        if not polled:
+            seen = self._look()
+            self._known = {row.id: row for row in workers.all_of(reader)}
+        if polled or self._has_decisions(reader, seen):
             # The transaction may run twice (see store.writer), so it changes nothing but the file and its own plan.
             try:
                 plans = self._store.write(lambda db: self._transact(db, polled), quiet=True)
-                known = self._known
             except BadAnswer as problem:
                 # One agent makes no sense: nothing of this round was stored, the others' news are asked for again.
                 for contact, _ in polled:
@@ -338,30 +338,33 @@ class Driver:
                         self._poll(contact)
                 return 0.0
             for plan in plans.values():
-                self._follow_plan(plan, known.get(plan.worker))
+                self._follow_plan(plan, self._known.get(plan.worker))
             # Orders first: those who wait here are woken, and ask for the interpreter, once the agents have work. That tasks
             # were only assigned is no news to anybody.
             if any(plan.has_news for plan in plans.values()):
                 self._store.tell()
             for contact, _ in polled:
                 contact.failures = 0
+            seen = self._look()
         now = time.monotonic()
-        for row in known.values():
-            self._act(reader, row, now)
-        return self._idle_time(reader, now)
+        if not self._stop.is_set():
+            for row in self._known.values():
+                self._act(reader, row, now, seen)
+        return self._idle_time(now, seen)
 
-    def _has_decisions(self, db: apsw.Connection, known: dict[WorkerId, WorkerRow]) -> bool:
+    def _has_decisions(self, db: apsw.Connection, seen: Glance) -> bool:
         shown = time.monotonic() - SHOWN_AFTER_S
         for contact in self._contacts.values():
             if contact.held is not None and not _news_first(contact):
                 return True
             if any(at <= shown for at in contact.starts.values()):
                 return True
-        some, due = tasks.outlook(db)
-        if due is not None and due <= _now_ms():
+        if seen.due_ms is not None and seen.due_ms <= _now_ms():
             return True
+        if not seen.is_ready or self._holding:
+            return False
         means = {contact.worker: contact.mean_run_s for contact in self._contacts.values() if contact.synced}
-        return some and not self._holding and bool(_free(db, known, means))
+        return bool(_free(db, self._known, means))
 
     def _transact(self, db: apsw.Connection, polled: list[tuple[Contact, Answer]]) -> dict[WorkerId, Plan]:
         self._lease.check(db)
@@ -376,8 +379,7 @@ class Driver:
                 self._reconcile(db, now, plan)
         # Read here, not before: somebody may just have said that a worker is to run less.
         known = self._known = {row.id: row for row in workers.all_of(db)}
-        if (due := tasks.outlook(db)[1]) is not None and due <= now:
-            tasks.release_due(db, now)
+        tasks.release_due(db, now)
         db.execute("delete from follow where until < ?", (now,))
         self._explain_needs(db, known)
         free = _free(db, known, {worker: plan.mean_run_s for worker, plan in plans.items() if plan.synced})
@@ -480,7 +482,7 @@ class Driver:
 
     # --- effects: what the file says ought to be done -----------------------------------------------------------------
 
-    def _act(self, db: apsw.Connection, row: WorkerRow, now: float) -> None:
+    def _act(self, db: apsw.Connection, row: WorkerRow, now: float, seen: Glance) -> None:
         contact = self._contacts.get(row.id)
         if contact is None:
             contact = Contact(row.id, self._store.side / "local", mean_run_s=executions.mean_run_s(db, row.id))
@@ -489,13 +491,13 @@ class Driver:
             if (
                 not contact.connecting
                 and now >= contact.next_try
-                and (executions.live(db, row.id) or tasks.pending(db, 1))
+                and ((seen.is_live and executions.live(db, row.id)) or (seen.is_ready and tasks.pending(db, 1)))
             ):
                 contact.connecting = True
                 threading.Thread(target=self._connect, args=(contact,), name="scitq-connect", daemon=True).start()
             return
         commands = self._slots(contact, row)
-        for execution, wanted in executions.wishes(db, row.id).items():
+        for execution, wanted in executions.wishes(db, row.id).items() if seen.is_wished else ():
             if contact.told.get(execution) is not wanted:
                 contact.told[execution] = wanted
                 commands.append(_wish(execution, wanted))
@@ -510,13 +512,13 @@ class Driver:
             self._ask_held(contact)
         if now < contact.tail_after:
             return
-        for execution, due in executions.logs_due(db, row.id).items():
+        for execution, due in executions.logs_due(db, row.id).items() if seen.is_log_due else ():
             away = [stream for stream, size in due.items() if not self._arrived(execution, stream, size)]
             for stream in away:
                 self._tail(contact, execution, stream)
             if not away:
                 self._log_arrived(contact, execution)
-        for execution in executions.followed(db, row.id, _now_ms()):
+        for execution in executions.followed(db, row.id, _now_ms()) if seen.is_followed else ():
             for stream in (logs.OUT, logs.ERR):
                 self._tail(contact, execution, stream)
 
@@ -751,19 +753,18 @@ class Driver:
 
     # --- time -----------------------------------------------------------------------------------------------------------
 
-    def _idle_time(self, db: apsw.Connection, now: float) -> float:
+    def _idle_time(self, now: float, seen: Glance) -> float:
         waits: list[float] = []
         self._lease.beat()
         waits.append(BEAT_S)
-        if executions.loads(db) or tasks.outlook(db)[0]:
+        if seen.is_live or seen.is_ready:
             self._busy_at = now
         elif now - self._busy_at < IDLE_S:
             waits.append(IDLE_S - (now - self._busy_at))
         else:
             waits.append(keep.when_idle(self._store, time.time()))
-        due = tasks.next_due(db)
-        if due is not None:
-            waits.append(max(0.0, (due - _now_ms()) / 1000))
+        if seen.due_ms is not None:
+            waits.append(max(0.0, (seen.due_ms - _now_ms()) / 1000))
         for contact in self._contacts.values():
             if not contact.connected and not contact.connecting and contact.next_try > now:
                 waits.append(contact.next_try - now)

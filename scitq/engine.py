@@ -50,6 +50,9 @@ log = logging.getLogger("scitq")
 T = TypeVar("T")
 
 BULK = 10_000
+# Who waits for many tasks looks again after so long for each of them, at the most after this.
+LOOK_PER_TASK_S = 20e-6
+LOOK_S = 0.05
 # How long after a Ctrl-C a second one cancels what would go on.
 SECOND_CTRL_C_S = 2.0
 # What a task on this machine sees of the submitter's environment; the rest is given with env=.
@@ -121,7 +124,9 @@ class Engine:
         """
         ids = [row.id for row in self.rows(status=sorted(frozenset(TaskState) - FINAL))]
         count = Selection(self, ids).cancel()
-        self._wait_for(lambda: not any(state.is_live for state in self.counts()), timeout, "the cancelled tasks")
+        self._wait_for(
+            lambda: sum(n for state, n in self.counts().items() if state.is_live), timeout, "the cancelled tasks"
+        )
         return count
 
     def close(self) -> None:
@@ -327,9 +332,7 @@ class Engine:
         done = self._write(lambda db: tasks.update(db, now, task, changes, **columns))
         if done:
             return
-        self._wait_for(
-            lambda: not tasks.edit_pending(self._reader(), task), timeout_s, f"the worker's word on task {task}"
-        )
+        self._wait_for(lambda: tasks.edit_pending(self._reader(), task), timeout_s, f"the worker's word on task {task}")
         if journal.was_refused(self._reader(), task, before):
             label = tasks.get(self._reader(), task).label
             raise IllegalMove(
@@ -588,11 +591,11 @@ class Engine:
         Raises:
             TimeoutError: not within `timeout` seconds.
         """
-        self._wait_for(lambda: self._all_settled(batch), timeout, "the tasks")
+        self._wait_for(lambda: self._unsettled(batch), timeout, "the tasks")
         return self.counts(batch)
 
-    def _all_settled(self, batch: str | None) -> bool:
-        return all(state.is_settled for state in self.counts(batch))
+    def _unsettled(self, batch: str | None) -> int:
+        return sum(n for state, n in self.counts(batch).items() if not state.is_settled)
 
     def as_completed(self, handles: Iterable[Task], timeout: float | None = None) -> Iterator[Task]:
         """The tasks, each as soon as it has ended or is blocked.
@@ -663,13 +666,16 @@ class Engine:
             )
         return ends
 
-    def _wait_for(self, is_done: Callable[[], bool], timeout: float | None, what: str) -> None:
+    def _wait_for(self, missing: Callable[[], int], timeout: float | None, what: str) -> None:
+        """Wait until `missing` counts nothing. While it counts many, not every change is worth a look."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             count = self._changes.count
-            if is_done():
+            if not (left := missing()):
                 return
             self._drive()
+            if left > 1:
+                time.sleep(min(LOOK_S, left * LOOK_PER_TASK_S))
             self._pause(count, deadline, what)
 
     def _pause(self, count: int, deadline: float | None, what: str) -> None:

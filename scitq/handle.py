@@ -131,7 +131,7 @@ class Task:
         Raises:
             TimeoutError: not within `timeout` seconds.
         """
-        self._engine._wait_for(lambda: self.state.is_settled, timeout, f"task {self.id}")
+        self._engine._wait_for(lambda: not self.state.is_settled, timeout, f"task {self.id}")
         return self.state
 
     def result(self, timeout: float | None = None) -> Result:

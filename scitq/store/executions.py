@@ -156,6 +156,37 @@ def loads(db: apsw.Connection) -> dict[WorkerId, Load]:
     }
 
 
+class Glance(NamedTuple):
+    """What a driver must look at, told by one query; the details are read only where there are any."""
+
+    epoch: int
+    stop_wanted: bool
+    is_wished: bool  # something is wanted of a live execution
+    is_log_due: bool
+    is_followed: bool
+    is_live: bool  # some execution has not ended
+    is_ready: bool  # some task could be placed
+    due_ms: int | None  # when the next retry delay ends
+
+
+def glance(db: apsw.Connection) -> Glance:
+    """The state of affairs in a few bits."""
+    return Glance(
+        *query.one(
+            db,
+            f"""select epoch, stop_wanted,
+            exists(select 1 from execution indexed by execution_wanted where ended is null and wanted <> 0),
+            exists(select 1 from execution indexed by execution_due where ended is null and log_due = 1),
+            exists(select 1 from follow),
+            exists(select 1 from execution indexed by execution_worker where ended is null),
+            exists(select 1 from counter join batch on batch.id = counter.batch
+              where state = {int(TaskState.PENDING)} and n > 0 and halt = {int(Halt.GO)}),
+            (select min(not_before) from task where not_before is not null)
+            from lead""",
+        )
+    )
+
+
 def started(db: apsw.Connection, execution: ExecutionId, at_ms: int) -> None:
     """The agent launched the command: what was to happen only before that cannot happen any more."""
     row = query.row(

@@ -562,7 +562,8 @@ def pending(db: apsw.Connection, limit: int) -> list[PendingTask]:
     )
     # One look-up in the index for each batch with pending tasks: paused ones cost nothing, however many tasks they hold.
     # So do kinds of requests: thousands that ask for more than is free do not hide the small one behind them.
-    waiting = {batch: _kinds_of(db, batch) for (batch,) in batches}
+    is_plain = newest_need(db) == 0
+    waiting = {batch: [0] if is_plain else _kinds_of(db, batch) for (batch,) in batches}
     kinds = needs(db) if any(kind for found in waiting.values() for kind in found) else {0: (None, None)}
     found = [
         (-priority, id, batch, kind)
@@ -603,23 +604,6 @@ def newest_need(db: apsw.Connection) -> int:
 def release_due(db: apsw.Connection, now_ms: int) -> int:
     """Let tasks whose retry delay is over be placed; returns how many."""
     return len(query.rows(db, "update task set not_before = null where not_before <= ? returning id", (now_ms,)))
-
-
-def outlook(db: apsw.Connection) -> tuple[bool, int | None]:
-    """Whether a task could be placed now, and when the next retry delay ends: one look, at every turn of the driver."""
-    some, due = query.one(
-        db,
-        f"""select exists(select 1 from counter join batch on batch.id = counter.batch
-          where state = {int(TaskState.PENDING)} and n > 0 and halt = {int(Halt.GO)}),
-        (select min(not_before) from task where not_before is not null)""",
-    )
-    return bool(some), due
-
-
-def next_due(db: apsw.Connection) -> int | None:
-    """When the next retry delay ends."""
-    row = query.one(db, "select min(not_before) from task where not_before is not null")
-    return None if row[0] is None else int(row[0])
 
 
 def counts(db: apsw.Connection, batch: str | None = None) -> dict[TaskState, int]:

@@ -22,7 +22,7 @@ from scitq.remote.agent.orders import BadOrder, Order, OrderFile, key_of
 from scitq.remote.agent.tasks import Tasks
 
 RING_EXITS = 32
-RING_S = 0.005
+RING_S = 0.015
 RING_STARTS_S = 0.02
 CAP_S = 2.0
 RETRY_S = 1.0
