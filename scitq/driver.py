@@ -53,6 +53,8 @@ log = logging.getLogger("scitq")
 POLL_S = 600
 # How often a process that may drive looks whether the driver has died (a driver that ends says so at once).
 CANDIDATE_S = 1.0
+# And how often whether it stands still.
+LOOK_AT_HOLDER_S = 5.0
 RECONNECT_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 FETCH_BYTES = 4 << 20
 # How often an idle driver says that it is there.
@@ -153,6 +155,9 @@ class Driver:
         self._stop = threading.Event()
         self._known: dict[WorkerId, WorkerRow] = {}
         self._explained: tuple[Any, ...] = ()
+        # Of the process that drives while this one stands by: when to look at it again, and the number of one told of.
+        self._look_after = 0.0
+        self._told_of: int | None = None
         self._wake_gate = threading.Lock()
         self._holding = False
         self._over = False
@@ -164,6 +169,11 @@ class Driver:
     def start(self) -> None:
         """Begin to drive, or to stand by until the present driver ends."""
         self._thread.start()
+
+    def take_over(self) -> None:
+        """Drive though another machine seems to, or a driver of this one that stands still keeps the lock."""
+        self._take_over = True
+        self.wake()
 
     def stop(self, timeout_s: float = 10.0) -> None:
         """Stop dispatching and give the lease back. What workers hold goes on."""
@@ -196,6 +206,7 @@ class Driver:
             self._selector.register(self._wake_r, selectors.EVENT_READ, None)
             unsubscribe = self._store.subscribe(self._changed)
             while not self._stop.is_set() and not self._lease.try_acquire(take_over=self._take_over):
+                self._look_at_holder()
                 self._wait(CANDIDATE_S)
             if not self._stop.is_set():
                 self._drive()
@@ -225,6 +236,22 @@ class Driver:
             self.ended.set()
             if self._on_end is not None:
                 self._on_end(reason)
+
+    def _look_at_holder(self) -> None:
+        """Say once of a driver that stands still that this one waits for it, and what to do."""
+        now = time.monotonic()
+        if now < self._look_after:
+            return
+        self._look_after = now + LOOK_AT_HOLDER_S
+        holder, now_ms = Lease.holder(self._store.reader()), _now_ms()
+        if holder is None or not holder.stands_still(now_ms):
+            self._told_of = None
+        elif holder.epoch != self._told_of:
+            self._told_of = holder.epoch
+            log.warning(
+                "%s is driven by %s, which does nothing, so nothing happens. %s: scitq up --take-over",
+                self._store.path.name, holder.describe(now_ms), holder.way_out(),
+            )  # fmt: skip
 
     def _drive(self) -> None:
         self._store.write(self._open_for_business)

@@ -703,7 +703,9 @@ class Engine:
     def drive(self, *, take_over: bool = False) -> None:
         """Drive the file from now on, or stand by until its present driver ends.
 
-        `take_over` is your word that the other machine that drove it does so no more; no lock of this one can tell.
+        `take_over` is your word that the other machine that drove it does so no more, which no lock of this one can tell;
+        or that a driver of this machine that stands still (was stopped, say) is to be replaced. Should that one go on, it
+        finds that out and writes nothing more.
 
         Raises:
             NoDriver: the engine was opened with drive=False.
@@ -714,6 +716,8 @@ class Engine:
 
     def _drive(self, *, take_over: bool = False) -> None:
         if self._driver is not None or not self._may_drive or self._store.read_only:
+            if self._driver is not None and take_over:
+                self._driver.take_over()
             return
         with self._driver_gate:
             if not self._closed and not self._has_driver():

@@ -75,8 +75,11 @@ def _queue(engine: Engine, row: TaskRow) -> str:
     halt = tasks.batches(db)[row.batch][0]
     if halt is not Halt.GO:
         return f"batch {row.batch} is {halt.word}. Let it go on: scitq batch go {row.batch}"
-    if engine.driver() is None:
+    holder = engine.driver()
+    if holder is None:
         return f"nobody drives {engine.path.name}. Start a driver: scitq up"
+    if holder.stands_still(now):
+        return f"{holder.describe(now)} drives {engine.path.name} but does nothing. {holder.way_out()}: scitq up --take-over"
     need, problem = tasks.need_of(db, row.id)
     if problem is not None:
         return (

@@ -144,7 +144,7 @@ COMMANDS: tuple[Command, ...] = (
         (
             Option(("--detach",), "Leave a driver behind and return.", "flag"),
             Option(("--until-done",), "End when nothing is queued or running.", "flag"),
-            Option(("--take-over",), "Drive even though another machine said so lately: you know that it does not.", "flag"),
+            Option(("--take-over",), "Drive even though another machine said so lately, or a driver here stands still.", "flag"),
             Option(("--detached",), "This is what --detach left behind.", "flag", hidden=True),
         ),
         file="made", drives=True,

@@ -45,11 +45,14 @@ def up(engine: Engine, args: SimpleNamespace) -> Text | int:
     """Drive the file in this terminal, or leave a driver behind."""
     screen: Screen = args.screen
     holder = facts.driver_of(engine)
-    takes_over = args.take_over and holder is not None and not holder.is_here
+    stands_still = holder is not None and holder.stands_still(facts.now_ms())
+    takes_over = args.take_over and holder is not None and (stands_still or not holder.is_here)
     if holder is not None and not args.until_done and not args.detached and not takes_over:
         said = f"{engine.path.name} is driven already: {holder.describe(facts.now_ms())}."
         if not holder.is_here:
             said += f" If it is not: {facts.command_for(engine, 'up --take-over')}"
+        elif stands_still:
+            said += f" But it does nothing. {_way_out(engine, holder)}"
         return Text(said, {"pid": holder.pid, "driving": True, "started": False})
     _let_go_of_drain(engine)
     if args.detach:
@@ -60,6 +63,10 @@ def up(engine: Engine, args: SimpleNamespace) -> Text | int:
     if takes_over:
         engine.drive(take_over=True)
     return _drive(engine, screen, until_done=args.until_done, may_choose=not args.detached)
+
+
+def _way_out(engine: Engine, holder: Holder) -> str:
+    return f"{holder.way_out()}: {facts.command_for(engine, 'up --take-over')}"
 
 
 def _drive(engine: Engine, screen: Screen, *, until_done: bool, may_choose: bool) -> Text | int:
@@ -385,6 +392,8 @@ def _farewell(engine: Engine, holder: Holder | None, successor: Holder | None, c
         who = successor.describe(facts.now_ms())
         same = holder is not None and holder.epoch == successor.epoch
         said = f"{name}: {who} {'does not stop' if same else 'has taken over; end it too, or ask again'}."
+        if same and successor.stands_still(facts.now_ms()):
+            said += f" {_way_out(engine, successor)}"
         code = 1
     elif holder is None:
         said = f"Nobody drives {name}."

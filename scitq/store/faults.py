@@ -18,6 +18,7 @@ from scitq.errors import (
     StateFileMoved,
     StateFileReadOnly,
 )
+from scitq.store.locks import is_stopped
 
 # The base code of an extended code is its last byte.
 _FULL = {apsw.SQLITE_FULL}
@@ -85,6 +86,13 @@ def lock_lost(path: Path) -> LiveFileOpened:
 
 def busy(path: Path, pid: int | None) -> StateFileBusy:
     """Somebody else holds the write lock."""
+    if pid is not None and is_stopped(pid):
+        return StateFileBusy(
+            f"{path}: process {pid} was stopped in the middle of writing. Nothing was changed; let it go on "
+            f"(kill -CONT {pid}) or end it (kill -9 {pid}, which loses nothing that was confirmed), then try again.",
+            path=path,
+            pid=pid,
+        )
     who = f"process {pid}" if pid else "another process"
     return StateFileBusy(
         f"{path}: {who} has been writing for too long. Nothing was changed; try again, or see what that process does.",

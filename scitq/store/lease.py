@@ -2,12 +2,16 @@
 
 The lock decides. The number (`lead.epoch`) grows at each change of driver and is compared inside every transaction of the
 driver: one that was suspended, lost its lock file or was replaced by hand finds its number stale and writes nothing more.
+A process that stands still keeps its lock. On a person's word (`take_over`) another one then puts a lock file of its own in
+place of that one, in the transaction that raises the number.
 The other columns of `lead` tell people who drives, and notice a second machine, whose kernel knows nothing of our lock.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import logging
 import os
 import socket
 import sys
@@ -19,10 +23,12 @@ from typing import TYPE_CHECKING
 import apsw
 
 from scitq.errors import NoDriver, StaleDriver, StateFileError
-from scitq.store.locks import FileLock, holder_of
+from scitq.store.locks import FileLock, holder_of, is_stopped
 
 if TYPE_CHECKING:
     from scitq.store.connection import Store
+
+log = logging.getLogger("scitq")
 
 SEEN_EVERY_S = 60.0  # the driver says no more often than this that it is there
 FRESH_S = 180.0  # another machine that said so since then is believed
@@ -43,11 +49,28 @@ class Holder:
     alive: bool  # somebody on this machine holds the lock
     is_here: bool  # on this machine
     is_me: bool  # this process
+    is_stopped: bool  # on this machine, by a signal or a debugger
+
+    def stands_still(self, now_ms: int) -> bool:
+        """It is on this machine and keeps the lock, but does nothing: stopped, or silent for three times as long as it may."""
+        is_silent = self.seen is not None and now_ms - self.seen > 1000 * FRESH_S
+        return self.alive and not self.is_me and (self.is_stopped or is_silent)
+
+    def way_out(self) -> str:
+        """What to do about a driver that stands still; the command for the last follows."""
+        if self.is_stopped:
+            return f"Let it go on (kill -CONT {self.pid}), end it (kill -9 {self.pid}), or drive in its place"
+        return f"End it (kill -9 {self.pid}) or drive in its place"
 
     def describe(self, now_ms: int) -> str:
         """`python (pid 4121, this machine)`."""
         if self.is_here:
-            return f"{self.program or 'python'} (pid {self.pid}, this machine)"
+            still = ""
+            if self.is_stopped:
+                still = ", stopped"
+            elif self.seen is not None and self.stands_still(now_ms):
+                still = f", silent for {(now_ms - self.seen) // 1000} s"
+            return f"{self.program or 'python'} (pid {self.pid}, this machine{still})"
         ago = f", seen {max(0, now_ms - self.seen) // 1000} s ago" if self.seen is not None else ""
         return f"{self.program or 'python'} (pid {self.pid} on {self.host or 'another machine'}{ago})"
 
@@ -66,7 +89,7 @@ class Lease:
         """Become the driver, if nobody is; True if this process is the driver now.
 
         Raises NoDriver if another machine drives, which no lock of this one can tell; `take_over` is the user's word that
-        it does not.
+        it does not. It is also what it takes to replace a driver of this machine that stands still.
         """
         if self.epoch is not None:
             return True
@@ -78,14 +101,53 @@ class Lease:
             if lock.try_acquire():
                 break
             if wait_s is None or lock.holder() is not None:
-                return False
+                return take_over and self._take_over(lock.holder())
             time.sleep(wait_s)
         try:
-            self.epoch = self._store.write(self._enter, full=True)
+            self.epoch = self._store.write(lambda conn: self._enter(conn, lock), full=True)
         except BaseException:
             lock.release()
             raise
         self._seen_at = time.monotonic()
+        return self.epoch is not None
+
+    def _take_over(self, locker: int | None) -> bool:
+        """Replace a driver of this machine that stands still (or got no further than its lock); False if it does not."""
+        reader = self._store.reader()
+        epoch, holder = _epoch(reader), Lease.holder(reader)
+        stands_still = holder is not None and holder.stands_still(_now_ms())
+        if not stands_still and (locker is None or not is_stopped(locker)):
+            return False
+        lock = self._store.hold(FileLock(self._path.with_name(f"driver.lock.{os.getpid()}.{id(self)}")))
+        own = lock.path
+        lock.acquire()
+
+        def enter(conn: apsw.Connection) -> int | None:
+            # In the transaction, where no other process can be: who got the old lock meanwhile sees in its own one that it
+            # was replaced; and of two that take over at once the second finds the first.
+            if _epoch(conn) != epoch:
+                return None
+            with contextlib.suppress(FileNotFoundError):  # this function ran before
+                own.rename(self._path)
+            lock.path = self._path
+            return self._enter(conn, lock)
+
+        try:
+            self.epoch = self._store.write(enter, full=True)
+        finally:
+            if self.epoch is None:
+                own.unlink(missing_ok=True)
+                self._store.drop(lock)
+        if self.epoch is None:
+            return False
+        if self._lock is not None:
+            self._store.drop(self._lock)
+        self._lock = lock
+        self._seen_at = time.monotonic()
+        log.warning(
+            "%s: this process drives in place of %s, which stands still. Should it go on, it finds that out and writes "
+            "nothing more.", self._store.path.name, "a process" if holder is None else holder.describe(_now_ms())
+        )  # fmt: skip
         return True
 
     def check(self, conn: apsw.Connection) -> None:
@@ -137,7 +199,8 @@ class Lease:
         here = _is_here(machine, boot)
         alive = here and is_held(Path(conn.filename + ".d", "driver.lock"))
         me = here and pid == os.getpid() and started == process_start(os.getpid())
-        return Holder(epoch, pid, host, machine, boot, started, program, seen, alive, here, me)
+        stopped = alive and is_stopped(pid)
+        return Holder(epoch, pid, host, machine, boot, started, program, seen, alive, here, me, stopped)
 
     def _fresh_lock(self) -> FileLock:
         if self._lock is not None and self._lock.is_replaced():
@@ -160,7 +223,11 @@ class Lease:
                 pid=holder.pid,
             )
 
-    def _enter(self, conn: apsw.Connection) -> int:
+    def _enter(self, conn: apsw.Connection, lock: FileLock) -> int | None:
+        """Write down that this process drives, if its lock is (still) the one that counts; the new number."""
+        if lock.is_replaced():
+            lock.release()
+            return None
         conn.execute(
             "UPDATE lead SET epoch = epoch + 1, pid = ?, host = ?, machine = ?, boot = ?, started = ?, program = ?, seen = ?",
             (

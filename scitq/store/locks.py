@@ -1,7 +1,8 @@
 """Locks on side files: `flock`, because it survives what POSIX record locks do not.
 
 A record lock is lost when *any* descriptor of the file is closed in the process; a `flock` belongs to its descriptor.
-The files are never deleted: a lock on a deleted file excludes nobody.
+The files are never deleted: a lock on a deleted file excludes nobody. (One is replaced, by `lease`, when somebody takes over
+from a driver that stands still: then a number in the file excludes.)
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ except ModuleNotFoundError:
         f"scitq runs on Linux and macOS, not on {sys.platform}; on Windows use it inside WSL 2."
     ) from None
 
-__all__ = ["FileLock", "fcntl", "holder_of"]
+__all__ = ["FileLock", "fcntl", "holder_of", "is_stopped"]
 
 
 class FileLock:
@@ -93,3 +94,13 @@ def holder_of(path: Path) -> int | None:
         if len(words) >= 6 and words[1] == "FLOCK" and words[3] == "WRITE" and words[5] == place and int(words[4]) > 0:
             return int(words[4])
     return None
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether the process stands still: SIGSTOP, Ctrl-Z or a debugger holds it. False where the system does not tell."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            state = file.read().rpartition(")")[2].split()[:1]
+    except OSError:
+        return False
+    return state in (["T"], ["t"])

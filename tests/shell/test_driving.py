@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import stat
 import time
@@ -69,7 +70,7 @@ def test_file_that_another_machine_drives_is_taken_over_on_ones_word(lab: Lab) -
     queue(lab, "true")
     another_machine_drives(lab, seen_s_ago=5)
 
-    assert "on nuc, seen 5 s ago). If it is not: scitq up --take-over" in lab.out("up")
+    assert re.search(r"on nuc, seen \d+ s ago\). If it is not: scitq up --take-over", lab.out("up"))
     assert b"is driven by another machine (nuc" in lab.scitq("up", "--until-done", code=1).stderr
     assert states(lab) == ["pending"]
     lab.scitq("up", "--until-done", "--take-over")
@@ -80,6 +81,36 @@ def test_file_that_another_machine_drives_is_taken_over_on_ones_word(lab: Lab) -
     started = lab.json("up", "--detach", "--take-over")
     assert started["started"]
     assert lab.json("up", "--take-over") == {"pid": started["pid"], "driving": True, "started": False}
+
+
+def test_driver_that_was_stopped_is_told_of_and_taken_over_on_ones_word(lab: Lab) -> None:
+    queue(lab, "true")
+    old = lab.start("up")
+    wait_for_state(lab, "succeeded")
+    os.kill(old.pid, signal.SIGSTOP)
+    queue(lab, "echo done")
+
+    who = f"(pid {old.pid}, this machine, stopped)"
+    assert who in lab.out("status")
+    said = lab.out("up")
+    assert f"{who}. But it does nothing. Let it go on (kill -CONT {old.pid}), end it (kill -9 {old.pid})" in said
+    assert said.endswith("or drive in its place: scitq up --take-over\n")
+    assert "but does nothing. Let it go on" in lab.out("task", "why", "2")
+    waiting = lab.start("run", "echo", "me too")
+    assert waiting.stderr is not None
+    told = waiting.stderr.readline().decode()
+    assert f"stopped), which does nothing, so nothing happens. Let it go on (kill -CONT {old.pid})" in told
+
+    started = lab.json("up", "--detach", "--take-over")
+    assert started["started"]
+    out, _ = waiting.communicate(timeout=60)
+    assert (out, waiting.returncode) == (b"me too\n", 0)
+    os.kill(old.pid, signal.SIGCONT)
+    _, told_old = old.communicate(timeout=60)
+    assert "another driver has taken over lab.scitq; this one writes nothing more" in told_old.decode()
+    assert old.returncode == 1
+    assert lab.json("up") == {"pid": started["pid"], "driving": True, "started": False}
+    assert states(lab) == ["succeeded"] * 3
 
 
 def test_machine_that_is_silent_for_long_keeps_nobody_from_driving(lab: Lab) -> None:
