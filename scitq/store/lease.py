@@ -155,7 +155,7 @@ class Lease:
         epoch = _epoch(conn)
         if self.epoch is None or epoch != self.epoch:
             raise StaleDriver(
-                f"{self._store.path}: another process drives it now; this one stops writing.",
+                f"another driver has taken over {self._store.path.name}; this one writes nothing more.",
                 mine=self.epoch,
                 now=epoch,
             )

@@ -102,7 +102,7 @@ from scitq.errors import StaleDriver
 sys.stdin.readline()
 def write(db): lease.check(db); put("zombie")(db)
 try: store.write(write)
-except StaleDriver as error: say("stale", "another process drives" in str(error))
+except StaleDriver as error: say("stale", "another driver has taken over lab.scitq" in str(error))
 store.close()
 """,
             state_file,
@@ -127,7 +127,7 @@ from scitq.errors import StaleDriver
 sys.stdin.readline()
 def write(db): lease.check(db); put("zombie")(db)
 try: store.write(write)
-except StaleDriver as error: say("stale", "another process drives" in str(error))
+except StaleDriver as error: say("stale", "another driver has taken over lab.scitq" in str(error))
 lease.release(); say(lease.try_acquire(), lease.epoch)
 store.close()
 """
