@@ -78,7 +78,8 @@ create table task(
 create index task_ready on task(batch, need, priority desc, id) where state = {int(_S.PENDING)} and not_before is null;
 create index task_later on task(not_before) where not_before is not null;
 create index task_name on task(name) where name is not null;
-create index task_state on task(state, id);
+-- For lists. Live tasks are found through their executions: they would move through this index twice for nothing.
+create index task_place on task(batch, state, id) where state not in ({_LIVE});
 
 -- A prerequisite is always older than its dependent, so there are no cycles.
 create table requirement(

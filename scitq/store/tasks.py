@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from heapq import merge
+from itertools import islice
 from typing import Any
 
 import apsw
@@ -23,6 +25,9 @@ _COLUMNS = """task.id, task.name, batch.name, task.state, task.priority, task.un
   task.created, task.changed, task.reason, task.spec from task join batch on batch.id = task.batch"""
 # From so many on, tasks are inserted in bulk: below, compiling every statement anew would cost more than it saves.
 BULK_FROM = 1000
+# So many ids are read from the index at a time.
+PAGE = 256
+_LIVE_CODES = ",".join(str(int(state)) for state in sorted(LIVE))
 # Statements stay constant (and so prepared) because lists travel as one JSON parameter.
 _LISTED = "(select value from json_each(?))"
 
@@ -534,6 +539,15 @@ def select(
     limit: int = 1000,
 ) -> list[TaskRow]:
     """Tasks that meet every condition given, by id. `name` may hold `*` and `?`."""
+    if name is None and ids is None and (states is not None or batch is not None):
+        # Found through an index, however many other tasks there are.
+        found = list(islice(_ids(db, states, batch, after, newest_first), limit))
+        rows = [
+            row
+            for page in (found[at : at + 1000] for at in range(0, len(found), 1000))
+            for row in query.rows(db, f"select {_COLUMNS} where task.id in {_LISTED}", (json.dumps(page),))
+        ]
+        return [_task(row) for row in sorted(rows, reverse=newest_first)]
     where, values = ["task.id > ?"], [after]
     conditions: list[Any] = values
     if states is not None:
@@ -551,6 +565,45 @@ def select(
     order = "desc" if newest_first else "asc"
     sql = f"select {_COLUMNS} where {' and '.join(where)} order by task.id {order} limit ?"
     return [_task(row) for row in query.rows(db, sql, (*conditions, limit))]
+
+
+def _ids(
+    db: apsw.Connection, states: Iterable[TaskState] | None, batch: str | None, after: int, newest_first: bool
+) -> Iterator[int]:
+    """The ids of tasks in these states (of a batch) in order, merged from the stretches of an index that hold any."""
+    wanted = None if states is None else frozenset(states)
+    stretches = query.rows(
+        db,
+        "select counter.batch, state from counter join batch on batch.id = counter.batch where n > 0 and name = coalesce(?, name)",
+        (batch,),
+    )
+    # Live ones, which are few, are not in that index: they come and go too fast.
+    live = query.rows(
+        db,
+        f"""select task.id, task.state, batch.name from execution indexed by execution_worker join task on task.id = execution.task
+        join batch on batch.id = task.batch where ended is null and task.id > ? and task.state in ({_LIVE_CODES})""",
+        (after,),
+    )
+    fit = [id for id, state, of in live if (wanted is None or state in wanted) and of == (batch or of)]
+    parts: list[Iterable[int]] = [sorted(fit, reverse=newest_first)]
+    for number, state in stretches:
+        if (wanted is None or state in wanted) and state not in LIVE:
+            parts.append(_stretch(db, number, state, after, newest_first))
+    return merge(*parts, reverse=newest_first)
+
+
+def _stretch(db: apsw.Connection, batch: int, state: int, after: int, newest_first: bool) -> Iterator[int]:
+    """The ids of a batch's tasks in one state, read from the index a page at a time."""
+    low, high = after, 1 << 62
+    order = "desc" if newest_first else "asc"
+    sql = f"""select id from task indexed by task_place where batch = ? and state = ? and state not in ({_LIVE_CODES})
+      and id > ? and id < ? order by id {order} limit {PAGE}"""
+    while page := query.rows(db, sql, (batch, state, low, high)):
+        yield from (id for (id,) in page)
+        if newest_first:
+            high = page[-1][0]
+        else:
+            low = page[-1][0]
 
 
 def pending(db: apsw.Connection, limit: int) -> list[PendingTask]:

@@ -149,7 +149,7 @@ def test_what_is_only_in_the_wal_comes_over_too(damaged: Path, tmp_path: Path) -
 
 def test_damaged_indexes_cost_nothing(damaged: Path) -> None:
     overwrite(
-        damaged, *pages_of(damaged, "task_name", "task_ready", "task_state", "requirement_child", "execution_task")
+        damaged, *pages_of(damaged, "task_name", "task_ready", "task_place", "requirement_child", "execution_task")
     )
 
     result = repair(damaged)
