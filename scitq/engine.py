@@ -30,7 +30,7 @@ from scitq.store import executions, journal, logs, tasks, workers
 from scitq.store.connection import Store
 from scitq.store.lease import Lease
 from scitq.store.schema import SCHEMA
-from scitq.task import DEFAULT_BATCH, ExecutionId, Need, Spec, TaskId, TaskRow, check_command
+from scitq.task import DEFAULT_BATCH, BatchId, ExecutionId, Need, Spec, TaskId, TaskRow, check_command
 from scitq.waiting import SLOW_LOOK_S, Arrivals, Changes
 from scitq.worker import WorkerRow
 
@@ -82,6 +82,7 @@ class Engine:
         self._changes = Changes()
         self._arrivals: Arrivals | None = None
         self._context: tuple[tuple[Any, ...], int] | None = None
+        self._defaults: dict[str, dict[str, Any]] = {}
         self._closed = False
         self._told = False
         self._pid = os.getpid()
@@ -204,16 +205,20 @@ class Engine:
             BadInput: an argument makes no sense; nothing was queued.
             UnknownTask: a prerequisite does not exist; nothing was queued.
         """
-        item = self._prepare(
-            {
-                "command": command, "name": name, "batch": batch, "shell": shell, "requires": requires, "retry": retry,
-                "retry_delay": retry_delay, "run_timeout": run_timeout, "priority": priority, "env": env, "tags": tags,
-                "input": input, "resource": resource, "output": output, "container": container,
-                "container_options": container_options, "stage_in_timeout": stage_in_timeout, "use_cache": use_cache,
-                "cpus": cpus, "memory": memory, "gpus": gpus,
-            }
-        )  # fmt: skip
-        ids = self._add([item])
+        given = {
+            "command": command, "name": name, "batch": batch, "shell": shell, "requires": requires, "retry": retry,
+            "retry_delay": retry_delay, "run_timeout": run_timeout, "priority": priority, "env": env, "tags": tags,
+            "input": input, "resource": resource, "output": output, "container": container,
+            "container_options": container_options, "stage_in_timeout": stage_in_timeout, "use_cache": use_cache,
+            "cpus": cpus, "memory": memory, "gpus": gpus,
+        }  # fmt: skip
+        while True:
+            item = self._prepare(given.copy(), self._defaults)
+            try:
+                ids = self._add([item], self._defaults)
+                break
+            except _OtherDefaults as found:  # somebody has changed them since they were read
+                self._defaults[item.batch] = found.args[0]
         self._drive()
         return Task(self, TaskId(ids[0]))
 
@@ -286,14 +291,19 @@ class Engine:
             spec.need,
         )
 
-    def _add(self, items: list[Prepared]) -> range:
+    def _add(self, items: list[Prepared], defaults: Mapping[str, dict[str, Any]] | None = None) -> range:
+        """Write submissions down; `defaults` are those of batches that they were prepared with, if that is to be checked."""
         now = _now_ms()
         key = (_cwd(), *(os.environ.get(name) for name in CONTEXT_VARIABLES))
         known = self._context
 
         def add(db: apsw.Connection) -> tuple[range, int]:
             context = known[1] if known is not None and known[0] == key else tasks.context_id(db, _context(key))
-            batches = {batch: tasks.batch_id(db, batch) for batch in {item.batch for item in items}}
+            batches: dict[str, BatchId] = {}
+            for batch in {item.batch for item in items}:
+                batches[batch], settings = tasks.batch_for(db, batch)
+                if defaults is not None and settings != defaults[batch]:
+                    raise _OtherDefaults(settings)
             needs = {item.need: tasks.need_id(db, item.need) for item in items if item.need is not None}
             rows = [
                 (name, batches[batch], priority, spec, needs[need] if need else 0)
@@ -849,6 +859,10 @@ class Prepared(NamedTuple):
     spec: str
     requires: list[int]
     need: Need | None
+
+
+class _OtherDefaults(Exception):
+    """A batch has other defaults (its argument) than those a submission was prepared with."""
 
 
 _open_engines: weakref.WeakSet[Engine] = weakref.WeakSet()

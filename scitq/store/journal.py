@@ -10,6 +10,7 @@ import apsw
 from scitq.events import Event, EventKind
 from scitq.states import TaskState
 from scitq.store import query
+from scitq.store.query import compact
 
 
 def note(
@@ -23,7 +24,7 @@ def note(
     **data: Any,
 ) -> None:
     """Append one entry."""
-    text = json.dumps(data, separators=(",", ":")) if data else None
+    text = compact(data) if data else None
     db.execute(
         "insert into journal(at, kind, task, execution, worker, data) values (?, ?, ?, ?, ?, ?)",
         (at_ms, int(kind), task, execution, worker, text),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import apsw
@@ -9,6 +10,9 @@ import apsw
 from scitq.errors import Closed
 
 Row = tuple[Any, ...]
+
+# JSON without blanks, by an encoder that is made once.
+compact = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def rows(db: apsw.Connection, sql: str, values: tuple[Any, ...] = ()) -> list[Row]:

@@ -19,6 +19,7 @@ from scitq.events import EventKind
 from scitq.states import BAD, FINAL, LIVE, UNPLACED, Halt, TaskState, Wanted
 from scitq.states import RECALLABLE as _RECALLABLE
 from scitq.store import journal, query
+from scitq.store.query import compact
 from scitq.task import RETRY_DELAY_S, BatchId, ExecutionId, Need, PendingTask, Spec, TaskId, TaskRow
 
 _COLUMNS = """task.id, task.name, batch.name, task.state, task.priority, task.unmet, task.tries, task.execution, task.not_before,
@@ -27,7 +28,10 @@ _COLUMNS = """task.id, task.name, batch.name, task.state, task.priority, task.un
 BULK_FROM = 1000
 # So many ids are read from the index at a time.
 PAGE = 256
+# Pending tasks are listed through the index of the ready ones, unless a batch has more different ranks than this.
+RANKS = 100
 _LIVE_CODES = ",".join(str(int(state)) for state in sorted(LIVE))
+_OUT_OF_PLACE = ",".join(str(int(state)) for state in sorted({TaskState.PENDING, *LIVE}))
 # Statements stay constant (and so prepared) because lists travel as one JSON parameter.
 _LISTED = "(select value from json_each(?))"
 
@@ -50,7 +54,7 @@ def spec_text(spec: Spec, *, without_command: bool = False) -> str:
     for name in ("cpus", "memory", "gpus"):
         if (value := getattr(spec, name)) is not None:
             fields[name] = value
-    text = json.dumps(fields, separators=(",", ":"))
+    text = compact(fields)
     return (f",{text[1:]}" if fields else "}") if without_command else text
 
 
@@ -61,10 +65,15 @@ def spec_of(text: str) -> Spec:
 
 def batch_id(db: apsw.Connection, name: str) -> BatchId:
     """The number of a batch, made when it is new."""
-    row = query.row(db, "select id from batch where name = ?", (name,))
+    return batch_for(db, name)[0]
+
+
+def batch_for(db: apsw.Connection, name: str) -> tuple[BatchId, dict[str, Any]]:
+    """The number and the default arguments of a batch, made when it is new."""
+    row = query.row(db, "select id, settings from batch where name = ?", (name,))
     if row is None:
-        row = query.one(db, "insert into batch(name) values (?) returning id", (name,))
-    return BatchId(row[0])
+        row = query.one(db, "insert into batch(name) values (?) returning id, settings", (name,))
+    return BatchId(row[0]), {} if row[1] == "{}" else json.loads(row[1])
 
 
 def need_id(db: apsw.Connection, need: Need | None) -> int:
@@ -587,18 +596,48 @@ def _ids(
     fit = [id for id, state, of in live if (wanted is None or state in wanted) and of == (batch or of)]
     parts: list[Iterable[int]] = [sorted(fit, reverse=newest_first)]
     for number, state in stretches:
-        if (wanted is None or state in wanted) and state not in LIVE:
-            parts.append(_stretch(db, number, state, after, newest_first))
+        if state in LIVE or (wanted is not None and state not in wanted):
+            continue
+        if state != TaskState.PENDING:
+            parts.append(_stretch(db, _IN_PLACE, (number, state), after, newest_first))
+            continue
+        # Pending tasks stand in the index from which they are placed, by what they ask and by priority.
+        kinds = list(islice(_ranks(db, number), RANKS + 1))
+        if len(kinds) > RANKS:
+            parts.append(_stretch(db, "task where batch = ? and state = ?", (number, state), after, newest_first))
+            continue
+        parts += [_stretch(db, _IN_RANK, (number, *kind), after, newest_first) for kind in kinds]
+        parts.append(_stretch(db, _IN_DELAY, (number,), after, newest_first))
     return merge(*parts, reverse=newest_first)
 
 
-def _stretch(db: apsw.Connection, batch: int, state: int, after: int, newest_first: bool) -> Iterator[int]:
-    """The ids of a batch's tasks in one state, read from the index a page at a time."""
+_READY = f"state = {int(TaskState.PENDING)} and not_before is null"
+_IN_PLACE = f"task indexed by task_place where batch = ? and state = ? and state not in ({_OUT_OF_PLACE})"
+_IN_RANK = f"task indexed by task_ready where batch = ? and need = ? and priority = ? and {_READY}"
+_IN_DELAY = (
+    f"task indexed by task_later where batch = ? and state = {int(TaskState.PENDING)} and not_before is not null"
+)
+
+
+def _ranks(db: apsw.Connection, batch: int) -> Iterator[tuple[int, int]]:
+    """The kinds of requests and priorities of a batch's ready tasks, by skipping through the index from one to the next."""
+    source = f"select need, priority from task indexed by task_ready where batch = ? and {_READY}"
+    rank = query.row(db, f"{source} order by need, priority desc limit 1", (batch,))
+    while rank is not None:
+        yield rank
+        rank = query.row(
+            db, f"{source} and need = ? and priority < ? order by priority desc limit 1", (batch, *rank)
+        ) or query.row(db, f"{source} and need > ? order by need, priority desc limit 1", (batch, rank[0]))
+
+
+def _stretch(
+    db: apsw.Connection, source: str, values: tuple[int, ...], after: int, newest_first: bool
+) -> Iterator[int]:
+    """The ids in one stretch of an index, a page at a time."""
     low, high = after, 1 << 62
     order = "desc" if newest_first else "asc"
-    sql = f"""select id from task indexed by task_place where batch = ? and state = ? and state not in ({_LIVE_CODES})
-      and id > ? and id < ? order by id {order} limit {PAGE}"""
-    while page := query.rows(db, sql, (batch, state, low, high)):
+    sql = f"select id from {source} and id > ? and id < ? order by id {order} limit {PAGE}"
+    while page := query.rows(db, sql, (*values, low, high)):
         yield from (id for (id,) in page)
         if newest_first:
             high = page[-1][0]
@@ -636,9 +675,7 @@ def pending(db: apsw.Connection, limit: int) -> list[PendingTask]:
 
 def _kinds_of(db: apsw.Connection, batch: int) -> list[int]:
     """The kinds of requests that a batch's pending tasks make, by skipping through the index from one to the next."""
-    ready = (
-        f"from task indexed by task_ready where batch = ?1 and state = {int(TaskState.PENDING)} and not_before is null"
-    )
+    ready = f"from task indexed by task_ready where batch = ?1 and {_READY}"
     rows = query.rows(
         db,
         f"""with recursive kind(need) as (

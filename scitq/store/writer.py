@@ -42,7 +42,7 @@ log = logging.getLogger("scitq.store")
 
 GROUP_SIZE = 1000  # at most so many functions in a transaction
 BUSY_S = 10.0  # how long a caller waits for another process's write lock
-TELL_S = 0.0005  # in a run of commits, subscribers and bell are served at most this often: each costs thread switches
+TELL_S = 0.002  # in a run of commits, subscribers and bell are served at most this often: each costs thread switches
 IDLE_S = 30.0  # quiet for so long: the WAL is folded into the file
 
 

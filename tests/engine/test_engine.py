@@ -591,6 +591,18 @@ def test_a_batch_gives_its_tasks_their_defaults(open_engine: Opener) -> None:
         engine.set_batch("align", name="x")
 
 
+def test_defaults_that_another_process_sets_hold_from_the_next_submission_on(open_engine: Opener) -> None:
+    one, other = open_engine(drive=False), open_engine(drive=False)
+    before = one.submit("true", batch="qc")
+    other.set_batch("qc", retry=3)
+    after = one.submit("true", batch="qc")
+    other.set_batch("qc", retry=None)
+
+    assert [before.row().spec.retry, after.row().spec.retry] == [0, 3]
+    assert one.submit("true", batch="qc").row().spec.retry == 0
+    assert one.submit("true", batch="qc", retry=1).row().spec.retry == 1
+
+
 def test_deleting_a_task_removes_its_log_file_too(engine: Engine) -> None:
     task = engine.submit("head -c 50000 /dev/zero", shell=True)
     task.result(WAIT_S)

@@ -18,7 +18,7 @@ from scitq.store.check import check
 from scitq.store.connection import Store
 from scitq.store.executions import Exit
 from scitq.store.schema import SCHEMA
-from scitq.task import Assignment, BatchId, ExecutionId, Spec, TaskId
+from scitq.task import Assignment, BatchId, ExecutionId, Need, Spec, TaskId
 from scitq.worker import WorkerId
 
 T = TypeVar("T")
@@ -451,6 +451,64 @@ def test_names_find_the_task_that_counts(store: Store) -> None:
         tasks.find(store.reader(), "x")
     with pytest.raises(UnknownTask, match="no task is named"):
         tasks.find(store.reader(), "y")
+
+
+def test_lists_by_state_and_batch_are_what_a_look_at_every_task_finds(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every state, three batches, one with more ranks than the index is searched for; pages of three."""
+    monkeypatch.setattr(tasks, "PAGE", 3)
+    monkeypatch.setattr(tasks, "RANKS", 4)
+    dice = random.Random(7)
+
+    def fill(db: apsw.Connection) -> None:
+        spread = {"one rank": 1, "some": 3, "many": 50}
+        need = tasks.need_id(db, Need(cpus=2.0))
+        for _ in range(60):
+            batch = dice.choice(list(spread))
+            kind = need if batch != "one rank" and dice.random() < 0.3 else 0
+            text = tasks.spec_text(Spec("true", cpus=2.0 if kind else None, retry=1, retry_delay=900))
+            row = (None, tasks.batch_id(db, batch), dice.randrange(spread[batch]), text, kind)
+            tasks.add_many(db, 1, [row], None, [[]])
+
+    store.write(fill)
+    for id in range(1, 46):
+        match id % 9:
+            case 0:
+                store.write(lambda db, id=id: tasks.pause(db, 2, TaskId(id)))
+            case 1 | 2:
+                begin(store, TaskId(id))
+            case 3:
+                (execution,) = begin(store, TaskId(id))
+                store.write(lambda db, execution=execution: executions.started(db, execution, 2))
+            case 4 | 5:
+                run(store, TaskId(id))
+            case 6:
+                run(store, TaskId(id), Outcome.FAILED)  # waits for its retry
+            case 7:
+                store.write(lambda db, id=id: tasks.cancel(db, 2, TaskId(id)))
+    child = add(store, 45)
+    everything = tasks.select(store.reader(), limit=1000)
+    assert len(everything) == 61 and {row.state for row in everything} >= {TaskState.PAUSED, TaskState.WAITING, *LIVE} - {
+        TaskState.COLLECTING, TaskState.STAGING
+    }  # fmt: skip
+    assert everything[-1].id == child
+
+    for states in (None, [TaskState.PENDING], [TaskState.SUCCEEDED], [*LIVE], list(TaskState), [TaskState.WAITING]):
+        for batch in (None, "one rank", "some", "many", "default", "nobody's"):
+            for newest_first in (False, True):
+                for after, limit in ((0, 1000), (20, 1000), (0, 4), (30, 2)):
+                    rows = [
+                        row
+                        for row in (reversed(everything) if newest_first else everything)
+                        if row.id > after
+                        and row.batch == (batch or row.batch)
+                        and (states is None or row.state in states)
+                    ]
+                    found = tasks.select(
+                        store.reader(), states=states, batch=batch, after=after, newest_first=newest_first, limit=limit
+                    )
+                    assert found == rows[:limit]
 
 
 @pytest.mark.parametrize("seed", range(3))
