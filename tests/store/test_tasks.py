@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -472,21 +473,20 @@ def test_lists_by_state_and_batch_are_what_a_look_at_every_task_finds(
             tasks.add_many(db, 1, [row], None, [[]])
 
     store.write(fill)
-    for id in range(1, 46):
+    for id in map(TaskId, range(1, 46)):
         match id % 9:
             case 0:
-                store.write(lambda db, id=id: tasks.pause(db, 2, TaskId(id)))
+                store.write(partial(tasks.pause, now_ms=2, task=id))
             case 1 | 2:
-                begin(store, TaskId(id))
+                begin(store, id)
             case 3:
-                (execution,) = begin(store, TaskId(id))
-                store.write(lambda db, execution=execution: executions.started(db, execution, 2))
+                store.write(partial(executions.started, execution=begin(store, id)[0], at_ms=2))
             case 4 | 5:
-                run(store, TaskId(id))
+                run(store, id)
             case 6:
-                run(store, TaskId(id), Outcome.FAILED)  # waits for its retry
+                run(store, id, Outcome.FAILED)  # waits for its retry
             case 7:
-                store.write(lambda db, id=id: tasks.cancel(db, 2, TaskId(id)))
+                store.write(partial(tasks.cancel, now_ms=2, task=id))
     child = add(store, 45)
     everything = tasks.select(store.reader(), limit=1000)
     assert len(everything) == 61 and {row.state for row in everything} >= {TaskState.PAUSED, TaskState.WAITING, *LIVE} - {
