@@ -317,7 +317,7 @@ def pause(db: apsw.Connection, now_ms: int, task: TaskId) -> TaskState:
 
 
 def resume(db: apsw.Connection, now_ms: int, task: TaskId) -> TaskState:
-    """Let a paused task go on, from where it was stopped if it had been launched."""
+    """Let a paused task go on, from where it was stopped if it had been launched. One that its batch stops too stays stopped."""
     row = get(db, task)
     journal.note(db, now_ms, EventKind.UPDATED, task=task, pause=False)
     db.execute("update task set hold = 0 where id = ?", (task,))
@@ -326,7 +326,8 @@ def resume(db: apsw.Connection, now_ms: int, task: TaskId) -> TaskState:
         if state is TaskState.BLOCKED:
             block_dependents(db, now_ms, task)
         return state
-    if row.execution is not None:
+    halt = query.one(db, "select halt from batch join task on task.batch = batch.id where task.id = ?", (task,))[0]
+    if row.execution is not None and halt != Halt.SUSPENDED:
         _ask(db, row.execution, Wanted.RESUMED, where=f"wanted = {int(Wanted.SUSPENDED)}")
     return row.state
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -335,6 +334,18 @@ def test_a_paused_batch_is_passed_over_and_a_suspended_one_stopped(store: Store)
     assert [task.id for task in tasks.pending(store.reader(), 10)] == [urgent, a, b]
 
 
+def test_a_task_that_its_batch_stops_too_is_not_resumed_alone(store: Store) -> None:
+    id = add(store)
+    (execution,) = begin(store, id)
+    store.write(lambda db: executions.started(db, execution, 4))
+    store.write(lambda db: tasks.halt(db, 5, "default", Halt.SUSPENDED))
+    store.write(lambda db: tasks.pause(db, 6, id))
+    store.write(lambda db: tasks.resume(db, 7, id))
+    assert executions.wishes(store.reader(), WorkerId(1)) == {execution: Wanted.SUSPENDED}
+    store.write(lambda db: tasks.halt(db, 8, "default", Halt.GO))
+    assert executions.wishes(store.reader(), WorkerId(1)) == {execution: Wanted.RESUMED}
+
+
 def test_a_launch_that_crossed_a_pause_is_stopped_where_it_is(store: Store) -> None:
     id = add(store)
     (execution,) = begin(store, id)
@@ -509,82 +520,6 @@ def test_lists_by_state_and_batch_are_what_a_look_at_every_task_finds(
                         store.reader(), states=states, batch=batch, after=after, newest_first=newest_first, limit=limit
                     )
                     assert found == rows[:limit]
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_random_operations_keep_every_invariant(store: Store, seed: int) -> None:
-    """Submit, run, fail, lose, cancel, relaunch and edit at random; the file agrees with itself after each hundred."""
-    dice = random.Random(seed)
-    outcomes = [Outcome.SUCCEEDED] * 5 + [Outcome.FAILED] * 3 + [Outcome.LOST, Outcome.TIMED_OUT, Outcome.CANCELLED]
-    live: list[ExecutionId] = []
-
-    def known() -> list[TaskId]:
-        return [row.id for row in tasks.select(store.reader())]
-
-    def submit() -> None:
-        ids = known()
-        add(store, *dice.sample(ids, min(len(ids), dice.randint(0, 3))), retry=dice.randint(0, 2))
-
-    def dispatch() -> None:
-        store.write(lambda db: tasks.release_due(db, 10**15))
-        ready = tasks.pending(store.reader(), 5)
-        live.extend(begin(store, *(task.id for task in ready)))
-
-    def finish() -> None:
-        if live:
-            end(store, live.pop(dice.randrange(len(live))), dice.choice(outcomes))
-
-    def attempt(operation: Callable[[apsw.Connection], object]) -> None:
-        with contextlib.suppress(IllegalMove):
-            store.write(operation)
-
-    def cancel() -> None:
-        if ids := known():
-            attempt(lambda db: tasks.cancel(db, 5, dice.choice(ids)))
-
-    def relaunch() -> None:
-        if ids := known():
-            attempt(lambda db: tasks.relaunch(db, 5, dice.choice(ids)))
-
-    def require() -> None:
-        if ids := known():
-            id = dice.choice(ids)
-            attempt(lambda db: tasks.update(db, 5, id, {}, requires=dice.sample(ids, min(len(ids), 2))))
-
-    def start() -> None:
-        if live:
-            store.write(lambda db: executions.started(db, dice.choice(live), 5))
-
-    def hold() -> None:
-        if ids := known():
-            attempt(lambda db: dice.choice([tasks.pause, tasks.resume])(db, 5, dice.choice(ids)))
-
-    def halt() -> None:
-        attempt(lambda db: tasks.halt(db, 5, "default", dice.choice(list(Halt))))
-
-    def edit() -> None:
-        if ids := known():
-            changes = {"retry": dice.randint(0, 3), "command": f"echo {dice.random()}"}
-            attempt(lambda db: tasks.update(db, 5, dice.choice(ids), changes, priority=dice.randint(-2, 2)))
-
-    def forget() -> None:
-        if ids := known():
-            attempt(lambda db: tasks.delete(db, 5, dice.sample(ids, min(len(ids), 3))))
-
-    def obey() -> None:
-        """The worker does what is wanted of one execution."""
-        wishes = executions.wishes(store.reader(), WorkerId(1))
-        for execution, wanted in list(wishes.items())[:1]:
-            if wanted in (Wanted.STOPPED, Wanted.RECALLED) and execution in live:
-                live.remove(execution)
-                end(store, execution, Outcome.CANCELLED if wanted is Wanted.STOPPED else Outcome.RECALLED)
-
-    submit()
-    usual = [submit, submit, dispatch, dispatch, finish, finish, finish, start, obey]
-    for step in range(1, 601):
-        dice.choice([*usual, *usual, cancel, relaunch, require, hold, hold, halt, edit, forget])()
-        if step % 100 == 0:
-            sound(store)
 
 
 def test_a_bulk_insert_counts_as_single_ones_do_and_leaves_the_guards_up(store: Store) -> None:
