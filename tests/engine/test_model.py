@@ -37,7 +37,7 @@ from scitq.task import ExecutionId
 from tests.crash.conftest import holder, kill
 from tests.model import BAD, Model, Refused, Step, differences, draw
 
-ROUNDS = int(os.environ.get("SCITQ_ROUNDS") or 1)
+ROUNDS = int(os.environ.get("SCITQ_ROUNDS") or 2)
 SEED = int(os.environ.get("SCITQ_SEED") or 1)
 OPERATIONS = 100
 MOST = 25
@@ -431,7 +431,7 @@ def bench(tmp_path: Path) -> Iterator[Callable[[str, random.Random], Bench]]:
 def test_an_engine_does_what_the_model_says_whatever_is_done_to_it(
     bench: Callable[[str, random.Random], Bench],
 ) -> None:
-    """In CI 100 operations, in the campaign 10,000 (SCITQ_ROUNDS=100)."""
+    """In CI 200 operations, in the campaign 10,000 (SCITQ_ROUNDS=100)."""
     done: Counter[str] = Counter()
     ends: Counter[str] = Counter()
     for number in range(ROUNDS):
