@@ -1,0 +1,175 @@
+"""Makes the state file of the present schema that later code must still open: `python tests/store/files/make.py [FOLDER]`.
+
+A real engine with a real agent fills it: a task of each state, batches, workers, executions of each kind of end, logs inside and
+beside the file. Beside it, a `.json` says what is in it. Run it whenever the schema changes before its release; from a release
+on its file stays as it is, for ever, and its SHA-256 stands in RELEASED.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sqlite3
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from scitq.engine import Engine
+from scitq.remote import local
+from scitq.states import Halt, TaskState
+from scitq.store import executions, tasks
+from scitq.store.executions import Exit
+from scitq.store.schema import SCHEMA
+from scitq.task import Assignment, TaskId
+from scitq.worker import WorkerId
+
+HERE = Path(__file__).parent
+RELEASED: dict[int, str] = {}
+"""Schema versions that were released, with the SHA-256 of their files: these are never made anew."""
+
+# Nothing of the machine that makes it may be in the file.
+ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8"}
+FACTS = {
+    "cpus": 2,
+    "memory": 4_000_000_000,
+    "gpus": [],
+    "gpu_models": [],
+    "python": "3.11.2",
+    "host": "laptop",
+    "version": "",
+}
+
+
+def main(folder: Path) -> Path:
+    """Make the file, its side folder with logs, and what is said of it; returns the file."""
+    target = folder / f"schema-{SCHEMA.version}.scitq"
+    if SCHEMA.version in RELEASED:
+        raise SystemExit(f"schema {SCHEMA.version} is released: its file stays. Give the changed schema a new version.")
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch, "lab.scitq").resolve()
+        for name in set(os.environ) - set(ENVIRONMENT):
+            del os.environ[name]
+        os.environ |= ENVIRONMENT | {"XDG_CACHE_HOME": str(Path(scratch, "cache"))}
+        os.chdir("/")
+        with Engine(path) as engine:
+            side = engine.side
+            try:
+                live_through(engine)
+            finally:
+                engine.close()
+                local.stop(side / "local")
+        with Engine(path, drive=False) as engine:
+            engine._write(leave_in_each_state)
+            assert engine.check() == [], engine.check()
+            target.with_suffix(".json").write_text(json.dumps(told(engine), indent=1) + "\n")
+        make_anonymous(path)
+        shutil.copyfile(path, target)
+        shutil.rmtree(logs_of(target), ignore_errors=True)
+        logs_of(target).mkdir(parents=True)
+        for log in (side / "logs").iterdir():
+            shutil.copyfile(log, logs_of(target) / log.name)
+    return target
+
+
+def live_through(engine: Engine) -> None:
+    """What a real engine does: ends of each kind."""
+    engine.set_batch("align", retry=1, priority=2, env={"A": "b"})
+    engine.submit("echo fine", name="fine", tags={"sample": "s07"}).wait(60)
+    engine.update_worker("local", concurrency=2, prefetch=1, output_cap="1G")
+    engine.submit("seq 1 6000", name="talkative", batch="align").wait(60)  # more than is kept inside the file
+    failed = engine.submit("echo oh >&2; exit 3", shell=True, name="failing", batch="align", retry_delay=0.01)
+    engine.submit("echo never", name="blocked", requires=failed)
+    engine.submit("kill -9 $$", shell=True, name="killed").wait(60)
+    engine.submit("sleep 60", name="slow", run_timeout=0.1).wait(60)
+    failed.wait(60)
+    again = engine.submit("echo again", name="again")
+    again.wait(60)
+    again.update(command=["echo", "again and again"])
+    again.relaunch().wait(60)
+    sleeper = engine.submit("sleep 60", name="cancelled")
+    until(lambda: sleeper.state is TaskState.RUNNING)
+    sleeper.cancel()
+    sleeper.wait(60)
+
+
+def leave_in_each_state(db: apsw.Connection) -> None:
+    """The other states, as if the driver had died in the middle of them."""
+    now = time.time_ns() // 1_000_000
+    context = tasks.context_id(db, {"cwd": "/", "env": ENVIRONMENT})
+
+    def add(name: str, *requires: int, batch: str = "default", **spec: Any) -> TaskId:
+        wanted = tasks.spec_of(json.dumps({"command": ["echo", name], **spec}))
+        need = tasks.need_id(db, wanted.need)
+        row = (name, tasks.batch_id(db, batch), 0, tasks.spec_text(wanted), need)
+        return TaskId(tasks.add_many(db, now, [row], context, [requires])[0])
+
+    names = ("assigned", "staging", "running", "collecting", "given back")
+    orders = executions.begin(db, now, [Assignment(add(name), WorkerId(1)) for name in names])
+    _, staging, running, collecting, back = orders
+    db.execute("update task set state = ? where id = ?", (int(TaskState.STAGING), staging.task))
+    executions.started(db, running.execution, now)
+    tasks.pause(db, now, running.task)
+    end = Exit(
+        collecting.execution, 0, None, None, None, b"collecting\n", b"", 11, 0, False, False, True, 0.1, 0.1, 1 << 20
+    )
+    executions.exited(db, now, end)
+    tasks.update(db, now, back.task, {"command": ["echo", "edited"]})
+    pending = add("pending", cpus=1, memory=1 << 20)
+    add("waiting", pending)
+    tasks.pause(db, now, add("paused", pending))
+    add("halted", batch="held")
+    tasks.halt(db, now, "held", Halt.SUSPENDED)
+    row = "insert into task(state, batch, created, changed, context, name, spec) values (?, 1, ?, ?, ?, 'debug', ?)"
+    db.execute(row, (int(TaskState.DEBUG), now, now, context, '{"command":["echo","debug"]}'))
+
+
+def told(engine: Engine) -> dict[str, Any]:
+    """What the file holds."""
+    return {
+        "states": {state.word: n for state, n in sorted(engine.counts().items())},
+        "batches": {name: sum(counts.values()) for name, counts in engine.batches().items()},
+        "executions": dict(
+            sorted((row["outcome"] or "live", row["n"]) for row in engine.sql(
+                "select outcome, count(*) as n from executions group by outcome"
+            ))
+        ),
+        "stdout": {
+            task.row().name: hashlib.sha256(task.output_bytes()).hexdigest() for task in engine.tasks(status="succeeded")
+        },
+    }  # fmt: skip
+
+
+def make_anonymous(path: Path) -> None:
+    """Take the machine's names out of a file that nobody has open."""
+    db = sqlite3.connect(path)
+    db.execute("update lead set pid = 1, host = 'laptop', machine = 'machine', boot = 'boot', program = 'python'")
+    db.execute("update worker set facts = ?, note = null", (json.dumps(FACTS),))
+    db.commit()
+    db.execute("pragma wal_checkpoint(truncate)")
+    db.execute("vacuum")
+    db.execute("pragma wal_checkpoint(truncate)")
+    db.close()
+
+
+def logs_of(path: Path) -> Path:
+    """Where a file's logs are."""
+    return path.with_name(path.name + ".d") / "logs"
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that no event announces."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+if __name__ == "__main__":
+    print(main(Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else HERE))
