@@ -407,7 +407,6 @@ class Driver:
         # Read here, not before: somebody may just have said that a worker is to run less.
         known = self._known = {row.id: row for row in workers.all_of(db)}
         tasks.release_due(db, now)
-        db.execute("delete from follow where until < ?", (now,))
         self._explain_needs(db, known)
         free = _free(db, known, {worker: plan.mean_run_s for worker, plan in plans.items() if plan.synced})
         if self._holding:
@@ -425,7 +424,7 @@ class Driver:
         """Say of requests that no worker could ever meet, even with nothing else to do, that this is so."""
         if any(not row.facts for row in known.values()):
             return  # not all have been asked yet what they are
-        totals = (tasks.newest_need(db), *(_total(row) for row in known.values()))
+        totals = (tasks.newest_need(db), *((row.name, row.concurrency, row.facts) for row in known.values()))
         if totals == self._explained:
             return
         self._explained = totals
@@ -774,6 +773,10 @@ class Driver:
             (contact.forget if outcome is Outcome.SUCCEEDED else contact.forget_logs).append(execution)
             self.wake()  # what waited for this task may run
 
+    def _end_follows(self, db: apsw.Connection) -> None:
+        self._lease.check(db)
+        tasks.end_follows(db, _now_ms())
+
     def _finish(self, db: apsw.Connection, execution: ExecutionId, outcome: Outcome, stage: Stage, detail: str) -> None:
         self._lease.check(db)
         executions.finish(db, _now_ms(), execution, outcome, stage, detail)
@@ -789,6 +792,8 @@ class Driver:
         elif now - self._busy_at < IDLE_S:
             waits.append(IDLE_S - (now - self._busy_at))
         else:
+            if seen.is_followed:
+                self._store.write(self._end_follows)
             waits.append(keep.when_idle(self._store, time.time()))
         if seen.due_ms is not None:
             waits.append(max(0.0, (seen.due_ms - _now_ms()) / 1000))

@@ -839,6 +839,11 @@ def follow(db: apsw.Connection, task: TaskId, until_ms: int) -> None:
     )
 
 
+def end_follows(db: apsw.Connection, now_ms: int) -> None:
+    """Forget whose output somebody wanted to see until now."""
+    db.execute("delete from follow where until < ?", (now_ms,))
+
+
 def _task(row: tuple[Any, ...]) -> TaskRow:
     id, name, batch, state, priority, unmet, tries, execution, not_before, created, changed, reason, spec = row
     return TaskRow(
