@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 # How long processes of a test may take to end by themselves after it: an agent needs a moment to notice.
-PATIENCE_S = 5.0
+PATIENCE_S = 20.0
 
 
 @pytest.fixture(scope="session", autouse=True)

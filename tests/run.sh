@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Make the test environment, then format, lint, types, import rules, tests. Arguments go to pytest.
+# Make the test environment, then format, lint, types, import rules, tests. Arguments go to pytest (-n 0: one by one).
 #   SCITQ_VENV   where the environment is (default: .venv-test in the clone)
 #   PYTHON       which Python makes it (default: the first that is 3.11 or later)
 set -euo pipefail
@@ -67,4 +67,5 @@ step "live tests, deselected here (pytest -m live runs them)"
 live=$(pytest --collect-only -q -m live -p no:cacheprovider 2>&1) || [ $? -eq 5 ] || { printf '%s\n' "$live"; exit 1; }
 printf '%s\n' "$live" | grep -F '::' || echo "none yet"
 step "tests"
-exec pytest "$@"
+# They wait more than they compute: one more at a time than there are processors.
+exec pytest -n "$(($(getconf _NPROCESSORS_ONLN) + 1))" --dist worksteal "$@"

@@ -99,7 +99,7 @@ LEFT_BEHIND = """
 
 
 def test_a_process_left_behind_is_ended_and_fails_its_test(pytester: pytest.Pytester, tmp_path: Path) -> None:
-    pytester.makeconftest((ROOT / "tests" / "conftest.py").read_text().replace("PATIENCE_S = 5.0", "PATIENCE_S = 0.1"))
+    pytester.makeconftest((ROOT / "tests" / "conftest.py").read_text().replace("PATIENCE_S = 20.0", "PATIENCE_S = 0.1"))
     pid_file = tmp_path / "pid"
     pytester.makepyfile(LEFT_BEHIND.format(pid_file=pid_file))
 

@@ -285,7 +285,7 @@ def test_a_retry_is_a_fresh_execution_and_all_are_remembered(engine: Engine) -> 
 
 
 def test_a_run_timeout_ends_the_whole_process_group(engine: Engine, tmp_path: Path) -> None:
-    task = engine.submit("sleep 300 & echo $! > child; sleep 300", shell=True, run_timeout=0.4)
+    task = engine.submit("sleep 300 & echo $! > child; sleep 300", shell=True, run_timeout=1.0)
     task.wait(WAIT_S)
     (attempt,) = task.executions
     assert (attempt.outcome, attempt.stage) == (Outcome.TIMED_OUT, Stage.RUN)
@@ -306,7 +306,7 @@ def test_cancel_stops_a_running_task_and_what_it_started(engine: Engine, tmp_pat
 
 
 def test_a_task_that_ignores_term_is_killed_after_the_grace(engine: Engine) -> None:
-    task = engine.submit("trap '' TERM; echo up; while :; do sleep 0.1; done", shell=True, run_timeout=0.3)
+    task = engine.submit("trap '' TERM; echo up; while :; do sleep 0.1; done", shell=True, run_timeout=1.0)
     assert task.wait(WAIT_S) is TaskState.FAILED
     assert task.executions[0].outcome is Outcome.TIMED_OUT
 

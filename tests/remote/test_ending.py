@@ -21,21 +21,21 @@ def started(driver: Driver, execution: int, text: str = "echo") -> int:
 
 
 def test_a_timeout_ends_the_whole_group(driver: Driver, tmp_path: Path) -> None:
-    line = driver.script(1, f"sleep 60 & echo $! > {tmp_path}/child; sleep 60", timeout=0.3)
+    line = driver.script(1, f"sleep 60 & echo $! > {tmp_path}/child; sleep 60", timeout=0.8)
     assert (line["why"], line["code"], line["sig"]) == ("timeout", None, signal.SIGTERM)
-    assert 0.3 <= line["run"] < 10
+    assert 0.8 <= line["run"] < 30
     child = int((tmp_path / "child").read_text())
     driver.until(lambda: facts(child) is None)
 
 
 def test_who_ignores_term_is_killed_after_the_grace(driver: Driver) -> None:
-    line = driver.script(1, STUBBORN, timeout=0.2, grace=0.3)
+    line = driver.script(1, STUBBORN, timeout=0.8, grace=0.3)
     assert (line["why"], line["sig"]) == ("timeout", signal.SIGKILL)
     assert line["run"] >= 0.5 and line["o"] == "ready\n"
 
 
 def test_who_uses_the_grace_to_tidy_up_is_heard(driver: Driver) -> None:
-    line = driver.script(1, "trap 'echo tidy; exit 5' TERM; echo ready; while :; do sleep 0.02; done", timeout=0.2)
+    line = driver.script(1, "trap 'echo tidy; exit 5' TERM; echo ready; while :; do sleep 0.02; done", timeout=1.0)
     assert (line["why"], line["code"], line["o"]) == ("timeout", 5, "ready\ntidy\n")
 
 
