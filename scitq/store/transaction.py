@@ -197,9 +197,8 @@ class Transactions:
         db.set_wal_hook(None)
         if tidy and _inode(self.path) == self._identity and _inode(self._wal) == self._wal_identity:
             with contextlib.suppress(apsw.Error):
-                db.set_busy_timeout(100)
-                for _ in db.execute("PRAGMA optimize"):
-                    pass
+                # No PRAGMA optimize: statistics of a file that is still small make its next user read whole tables, for as
+                # long as that one has it open and however large it becomes. Indexes are chosen without them.
                 db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
         with contextlib.suppress(apsw.Error):
             db.close(True)

@@ -566,3 +566,11 @@ def test_posted_writes_are_done_when_the_script_just_ends(state_file: Path) -> N
 def test_write_inside_write_is_refused(state_file: Path) -> None:
     with Store.open(state_file, SMALL) as store, pytest.raises(BadInput):
         store.write(lambda db: store.write(put("x")))
+
+
+def test_how_small_the_file_once_was_is_forgotten(state_file: Path) -> None:
+    """Statistics of a small file would make its next user, however much it adds, read whole tables."""
+    for body in ("one", "two", "three"):
+        with Store.open(state_file, SMALL) as store:
+            store.write(put(body))
+            assert list(store.reader().execute("SELECT name FROM sqlite_schema WHERE name LIKE 'sqlite_stat%'")) == []
