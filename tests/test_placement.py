@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +17,7 @@ def some_tasks(count: int, batch: int = 1) -> list[PendingTask]:
     return [PendingTask(TaskId(n), BatchId(batch), 0) for n in range(1, count + 1)]
 
 
+@pytest.mark.promise("core 11.20")
 def test_equal_workers_get_equal_work() -> None:
     free = {WorkerId(n): Capacity(slots=4, concurrency=4) for n in (1, 2, 3)}
     assert Counter(a.worker for a in place(some_tasks(6), free)) == {1: 2, 2: 2, 3: 2}
@@ -87,6 +89,7 @@ def host(cpus: int = 8, memory: int = 32, gpus: tuple[str, ...] = (), taken: int
     )
 
 
+@pytest.mark.promise("core 11.20")
 def test_requests_are_packed_by_cpus_memory_and_gpus() -> None:
     free = {WorkerId(1): host(cpus=8, memory=32, gpus=("0", "1"))}
     placed = place(

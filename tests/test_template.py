@@ -121,6 +121,7 @@ def test_what_cannot_be_filled_is_refused(template: str, item: Any, options: dic
     st.text(alphabet="a '\"\\#${}`()<;\n", max_size=12),
     st.text(alphabet="a '\"\\#${}`();\n", max_size=12),
 )
+@pytest.mark.promise("core 11.3")
 def test_no_script_that_is_accepted_lets_an_item_out_of_its_word(before: str, after: str) -> None:
     """Whatever stands around it: the shell finds an item of any look where it finds a plain word, or the template is refused."""
     script = before + "{}" + after

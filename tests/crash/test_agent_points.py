@@ -33,6 +33,7 @@ def points_of(folder: Path, role: str) -> list[str]:
 
 
 @pytest.mark.parametrize("role", ["agent", "keeper"])
+@pytest.mark.promise("lessons 3.5.3")
 def test_killed_at_any_point_nothing_is_lost_or_doubled(tmp_path: Path, role: str) -> None:
     calls = points_of(tmp_path / "count", role)
     points = [(number, when) for number in range(1, len(calls) + 1) for when in ("before", "after")]

@@ -51,6 +51,7 @@ def test_a_string_is_split_without_a_shell(engine: Engine) -> None:
     assert engine.submit("printf %s|  'a b' $HOME").result(WAIT_S).stdout == "a b|$HOME|"
 
 
+@pytest.mark.promise("core 11.13")
 def test_a_list_is_taken_as_it_is(engine: Engine) -> None:
     words = ["printf", "%s|", "a  b", "'q'", '"', "\n", "ü", "-n", "*", "$(id)", ""]
     assert engine.submit(words).result(WAIT_S).stdout == "".join(f"{word}|" for word in words[2:])
@@ -198,6 +199,7 @@ def test_output_is_exact_at_any_size(engine: Engine, size: int, tmp_path: Path) 
     assert result.stderr_bytes == data
 
 
+@pytest.mark.promise("lessons 3.5.6")
 def test_a_line_of_a_megabyte_and_a_million_lines(engine: Engine) -> None:
     long = engine.submit([sys.executable, "-c", "print('x' * 1_000_000, end='')"])
     many = engine.submit("seq 1000000")
@@ -205,12 +207,14 @@ def test_a_line_of_a_megabyte_and_a_million_lines(engine: Engine) -> None:
     assert many.result(WAIT_S).stdout == "".join(f"{n}\n" for n in range(1, 1_000_001))
 
 
+@pytest.mark.promise("lessons 3.5.6")
 def test_output_that_is_no_text_is_kept_to_the_byte_and_shown_all_the_same(engine: Engine) -> None:
     result = engine.submit(r"printf 'a\377\0b'", shell=True).result(WAIT_S)
     assert result.stdout_bytes == b"a\xff\0b"
     assert result.stdout == "a�\0b"
 
 
+@pytest.mark.promise("core 11.16")
 def test_output_beyond_the_cap_is_cut_and_the_cut_is_told(engine: Engine) -> None:
     engine.submit("true").result(WAIT_S)
     assert engine.update_worker("local", output_cap="100 kB").output_cap == 100_000
@@ -224,6 +228,7 @@ def test_output_beyond_the_cap_is_cut_and_the_cut_is_told(engine: Engine) -> Non
     assert len(engine.submit("seq 100000").result(WAIT_S).stdout_bytes) == 588_895
 
 
+@pytest.mark.promise("core 11.16")
 def test_output_can_be_read_from_an_offset(engine: Engine) -> None:
     task = engine.submit("printf 0123456789")
     task.wait(WAIT_S)
@@ -408,6 +413,7 @@ def test_tasks_can_be_awaited(engine: Engine) -> None:
     assert asyncio.run(main()) == [str(n) for n in range(50)]
 
 
+@pytest.mark.promise("core 11.20")
 def test_a_higher_priority_goes_first(open_engine: Opener, tmp_path: Path) -> None:
     engine = open_engine()
     engine.submit("true").result(WAIT_S)
@@ -460,6 +466,7 @@ def test_requests_are_packed_on_the_worker_and_told_to_the_task(engine: Engine, 
     sound(engine)
 
 
+@pytest.mark.promise("lessons 3.5.10")
 def test_a_request_that_no_worker_can_ever_meet_is_explained_at_once(engine: Engine) -> None:
     engine.submit("true").result(WAIT_S)
     engine.update_worker("local", concurrency=2, cpus=2, memory="4G")
@@ -495,6 +502,7 @@ def test_a_task_is_found_by_number_and_name_with_spaces_and_slashes(engine: Engi
         engine.task(4242)
 
 
+@pytest.mark.promise("core 11.13")
 def test_an_edit_takes_effect_before_the_launch_and_is_refused_after_it(open_engine: Opener) -> None:
     waiting = open_engine(drive=False)
     task = waiting.submit("echo old", name="n")
@@ -716,6 +724,7 @@ def test_a_path_too_long_for_a_socket_works(open_engine: Opener, tmp_path: Path)
     assert open_engine(deep / "lab.scitq").submit("echo deep").result(WAIT_S).stdout == "deep\n"
 
 
+@pytest.mark.promise("core 11.22")
 def test_the_nearest_state_file_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -792,6 +801,7 @@ def test_ctrl_c_once_detaches_and_twice_cancels(
     assert open_engine().wait_all(WAIT_S) == {TaskState.SUCCEEDED: 3}
 
 
+@pytest.mark.promise("core 11.18")
 def test_many_tasks_are_chosen_by_a_condition_and_dealt_with_at_once(engine: Engine, tmp_path: Path) -> None:
     slow = engine.submit_many(["sleep 60"] * 3, run_timeout=0.2, batch="qc")
     bad = engine.submit("false", batch="qc")

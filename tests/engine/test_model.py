@@ -428,6 +428,7 @@ def bench(tmp_path: Path) -> Iterator[Callable[[str, random.Random], Bench]]:
 
 
 @pytest.mark.slow
+@pytest.mark.promise("lessons 3.5.4")
 def test_an_engine_does_what_the_model_says_whatever_is_done_to_it(
     bench: Callable[[str, random.Random], Bench],
 ) -> None:

@@ -69,6 +69,7 @@ def test_a_killed_agent_is_not_noticed_by_tasks(driver: Driver, tmp_path: Path, 
     assert (tmp_path / "ran").read_text() == "1\n"
 
 
+@pytest.mark.promise("lessons 3.5.3")
 def test_exits_while_no_agent_runs_are_reported_later(driver: Driver, tmp_path: Path, gate: Path) -> None:
     begin(driver, tmp_path)
     os.kill(driver.held()["pid"], signal.SIGKILL)

@@ -38,6 +38,7 @@ def test_a_new_delivery_takes_the_place_of_the_old(driver: Driver, tmp_path: Pat
     assert [path.name for path in place.iterdir()] == ["both"] and (place / "both").read_text() == "2\n"
 
 
+@pytest.mark.promise("core 11.9")
 def test_what_cannot_be_delivered_is_told_and_kept(driver: Driver, root: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     driver.script(1, "echo x > $OUTPUT/x", deliver=str(tmp_path / "file" / "below"))
@@ -46,6 +47,7 @@ def test_what_cannot_be_delivered_is_told_and_kept(driver: Driver, root: Path, t
     assert (root / "exec" / "1" / "output" / "x").exists()
 
 
+@pytest.mark.promise("lessons 3.5.3")
 def test_a_delivery_is_completed_by_the_next_agent(driver: Driver, root: Path, tmp_path: Path) -> None:
     place = tmp_path / "place"
     driver.say({"order": 1, "script": f"while [ ! -e {tmp_path}/gate ]; do sleep 0.02; done; echo x > $OUTPUT/x",

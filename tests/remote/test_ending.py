@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+import pytest
+
 from scitq.remote import local
 from scitq.remote.agent.processes import facts
 from tests.remote.client import Driver
@@ -70,6 +72,7 @@ def test_a_queued_execution_is_cancelled_and_never_runs(driver: Driver) -> None:
     assert not [line for line in driver.lines if line["k"] == "start" and line["id"] == 1]
 
 
+@pytest.mark.promise("core 11.7")
 def test_an_unknown_execution_is_cancelled_before_its_order_comes(driver: Driver) -> None:
     driver.say({"cancel": 1})
     assert driver.exit_of(1)["why"] == "cancel"

@@ -8,6 +8,8 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from scitq.remote import local
 from tests.remote.client import Driver, Http, ndjson
 
@@ -32,6 +34,7 @@ def test_who_asks_for_what_is_not_there_begins_at_the_base(driver: Driver) -> No
         assert reply.body.startswith(b'{"k": "journal"')
 
 
+@pytest.mark.promise("core 11.15")
 def test_a_poll_waits_for_what_is_new(driver: Driver, tmp_path: Path) -> None:
     driver.run(1, "true")
     with Http(driver.root) as other:
@@ -127,6 +130,7 @@ def test_orders_do_not_outlive_their_segment(root: Path, tmp_path: Path) -> None
     driver.close()
 
 
+@pytest.mark.promise("core 11.3")
 def test_two_clients_may_follow_at_once(driver: Driver) -> None:
     other = Driver(driver.root)
     with Http(driver.root) as commands:

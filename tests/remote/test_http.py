@@ -107,6 +107,7 @@ def test_unknown_keys_are_ignored(driver: Driver) -> None:
     assert driver.run(1, "true", colour="blue", epoch=3)["code"] == 0
 
 
+@pytest.mark.promise("core 11.5")
 def test_an_older_drivers_commands_are_refused(driver: Driver) -> None:
     def say(execution: int, epoch: str) -> int:
         body = ndjson([{"order": execution, "task": 1, "argv": ["true"]}])
@@ -208,6 +209,7 @@ def test_held_and_stats_tell_the_facts(driver: Driver) -> None:
     assert stats["disk_free"] > 0 and len(stats["load"]) == 3
 
 
+@pytest.mark.promise("core 11.1")
 def test_everything_is_private_to_the_user(driver: Driver, root: Path) -> None:
     driver.script(1, "touch $OUTPUT/f; exit 1")
     for path in [root, *root.rglob("*")]:

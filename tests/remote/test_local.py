@@ -69,6 +69,7 @@ def command(pid: int) -> bytes:
         return b""
 
 
+@pytest.mark.promise("core 11.22")
 def test_a_folder_path_too_long_for_a_socket_works(tmp_path: Path) -> None:
     deep = tmp_path / ("long folder name " * 6) / ("x" * 120) / "worker"
     local.ensure(deep)
@@ -110,6 +111,7 @@ def test_stop_ends_a_keeper_whose_agent_is_dead(root: Path) -> None:
     assert gone(held["keeper"])
 
 
+@pytest.mark.promise("core 11.19")
 def test_it_ends_by_itself_when_nobody_needs_it(root: Path) -> None:
     local.ensure(root, linger=0.1)
     driver = Driver(root)

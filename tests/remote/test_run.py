@@ -200,6 +200,7 @@ def test_slots_change_while_tasks_run(driver: Driver, tmp_path: Path) -> None:
     assert driver.held()["held"] == {}
 
 
+@pytest.mark.promise("core 11.6")
 def test_a_repeated_order_runs_once(driver: Driver, tmp_path: Path) -> None:
     log = tmp_path / "log"
     order = {"order": 1, "task": 1, "script": f"echo ran >> {log}; sleep 0.1"}

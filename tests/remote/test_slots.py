@@ -53,6 +53,7 @@ def test_a_touched_slot_is_given_up(driver: Driver, root: Path, touch: str) -> N
                                                  "work"]  # fmt: skip
 
 
+@pytest.mark.promise("core 11.14")
 def test_a_failed_task_keeps_all_its_files_until_forgotten(driver: Driver, root: Path) -> None:
     driver.script(1, "echo data > result; echo t > $TEMP/t; echo o > $OUTPUT/o; echo said; exit 1")
     home = root / "exec" / "1"
@@ -72,6 +73,7 @@ def test_a_successful_task_keeps_only_its_output(driver: Driver, root: Path) -> 
     assert len(driver.output(1).splitlines()) == 10000
 
 
+@pytest.mark.promise("core 11.14")
 def test_a_successful_task_that_left_only_scratch_leaves_nothing(driver: Driver, root: Path) -> None:
     driver.script(1, "echo data > scratch; mkdir locked; touch locked/x; chmod 0 locked; echo small")
     driver.until(lambda: not (root / "exec" / "1").exists())

@@ -217,6 +217,7 @@ def test_file_is_found_from_below_and_by_the_environment(lab: Lab) -> None:
     assert json.loads(elsewhere.stdout)[0]["id"] == 1
 
 
+@pytest.mark.promise("core 11.18")
 def test_first_task_makes_the_file_and_says_so(lab: Lab) -> None:
     ended = lab.scitq("launch", "true")
 

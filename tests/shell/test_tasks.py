@@ -77,6 +77,7 @@ def test_long_list_cuts_nothing(lab: Lab) -> None:
     assert "x" * 300 in line and "n" * 100 in line and "a batch" in line
 
 
+@pytest.mark.promise("core 11.3")
 def test_hostile_names_are_shown_not_obeyed(lab: Lab) -> None:
     with scitq.open(lab.folder / "lab.scitq", drive=False) as engine:
         engine.submit(["true"], name="a\x1b]0;owned\x07b")
@@ -179,6 +180,7 @@ def test_output_follows(lab: Lab) -> None:
     assert lines.communicate(timeout=30)[0] == b'{"stream": "stdout", "text": "two"}\n'
 
 
+@pytest.mark.promise("core 11.3")
 def test_hostile_output_is_shown_not_obeyed_on_a_terminal(terminal: Terminal, lab: Lab) -> None:
     script = r"printf '\033]0;owned\007\033[2J\033[31mred\033[0m\n10%%\r20%%\nafter\n'"
     lab.scitq("-f", "lab.scitq", "run", "--shell", script)

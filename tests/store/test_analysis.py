@@ -268,6 +268,7 @@ def test_what_is_no_condition_is_refused(engine: Engine, where: str, sentence: s
         max_size=12,
     )
 )  # fmt: skip
+@pytest.mark.promise("core 11.3")
 def test_no_condition_gets_out_of_its_parentheses(engine: Engine, words: list[str]) -> None:
     """Whatever is accepted is one expression: it gives the tasks for which SQLite, asked of each, finds it true."""
     db = engine._reader()

@@ -48,6 +48,7 @@ def test_another_processs_commit_is_heard(state_file: Path, ears: str) -> None:
         assert {"other"} in calls
 
 
+@pytest.mark.promise("core 11.15")
 def test_our_commit_is_heard_in_another_process_each_time(state_file: Path) -> None:
     with Store.open(state_file, SMALL) as store:
         child = start_child(HEARER, state_file)
@@ -145,6 +146,7 @@ def test_a_read_only_store_hears_commits(state_file: Path) -> None:
         assert heard.wait(20)
 
 
+@pytest.mark.promise("core 11.15")
 def test_listening_costs_next_to_nothing_when_nothing_happens(state_file: Path) -> None:
     with Store.open(state_file, SMALL) as store:
         store.subscribe(lambda: None)

@@ -568,6 +568,7 @@ def test_write_inside_write_is_refused(state_file: Path) -> None:
         store.write(lambda db: store.write(put("x")))
 
 
+@pytest.mark.promise("core 11.17")
 def test_how_small_the_file_once_was_is_forgotten(state_file: Path) -> None:
     """Statistics of a small file would make its next user, however much it adds, read whole tables."""
     for body in ("one", "two", "three"):

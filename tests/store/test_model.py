@@ -298,6 +298,7 @@ def fresh(folder: Path) -> Path:
     return folder / f"lab{len(list(folder.glob('*.scitq')))}.scitq"
 
 
+@pytest.mark.promise("lessons 3.5.4")
 def test_random_operations_leave_what_the_model_says(tmp_path: Path) -> None:
     """In CI 2,000 of them, in the campaign 10,000 (SCITQ_ROUNDS=100), with the invariants checked after each."""
     done: dict[str, int] = {}

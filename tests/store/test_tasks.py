@@ -61,6 +61,7 @@ def sound(store: Store) -> None:
     assert check(store.reader(), store.side) == []
 
 
+@pytest.mark.promise("core 11.5")
 def test_every_move_that_is_not_in_the_table_is_refused_by_the_file(store: Store) -> None:
     """Whoever writes: this is bare SQL. Each state is forced in with the guard taken off, then each move tried."""
     id = add(store)
@@ -114,6 +115,7 @@ def test_hand_written_sql_cannot_break_the_rules(store: Store, sql: str, message
     sound(store)
 
 
+@pytest.mark.promise("core 11.5")
 def test_a_second_live_execution_of_a_task_is_impossible(store: Store) -> None:
     id = add(store)
     begin(store, id)
@@ -145,6 +147,7 @@ def test_a_dependent_waits_for_all_its_prerequisites(store: Store) -> None:
     sound(store)
 
 
+@pytest.mark.promise("core 11.8")
 def test_a_bad_end_blocks_dependents_transitively_and_says_why(store: Store) -> None:
     root = add(store, name="align s07")
     middle = add(store, root)
@@ -236,6 +239,7 @@ def test_cancelling_what_no_worker_has_is_immediate_and_blocks_dependents(store:
     sound(store)
 
 
+@pytest.mark.promise("core 11.7")
 def test_cancelling_a_running_task_marks_the_wish_and_its_end_is_not_retried(store: Store) -> None:
     id = add(store, retry=5)
     (execution,) = begin(store, id)
@@ -354,6 +358,7 @@ def test_a_launch_that_crossed_a_pause_is_stopped_where_it_is(store: Store) -> N
     assert executions.wishes(store.reader(), WorkerId(1)) == {execution: Wanted.SUSPENDED}
 
 
+@pytest.mark.promise("core 11.8")
 def test_deleting_takes_history_with_it_but_nothing_that_is_needed(store: Store) -> None:
     parent, done = add(store), add(store)
     child = add(store, parent, done)
@@ -372,6 +377,7 @@ def test_deleting_takes_history_with_it_but_nothing_that_is_needed(store: Store)
     assert add(store) > child
 
 
+@pytest.mark.promise("core 11.8")
 def test_requirements_can_be_replaced_and_never_make_a_cycle(store: Store) -> None:
     bad, good = add(store), add(store)
     child = add(store, bad)
@@ -386,12 +392,14 @@ def test_requirements_can_be_replaced_and_never_make_a_cycle(store: Store) -> No
         store.write(lambda db: tasks.update(db, 9, good, {}, requires=[good]))
 
 
+@pytest.mark.promise("core 11.8")
 def test_an_unknown_prerequisite_queues_nothing(store: Store) -> None:
     with pytest.raises(UnknownTask, match="no task 41"):
         add(store, 41)
     assert tasks.counts(store.reader()) == {}
 
 
+@pytest.mark.promise("core 11.17")
 def test_a_wide_join_stays_linear_and_a_wide_fan_out_is_released_at_once(store: Store) -> None:
     """One task on 20,000, and 20,000 on one: the work per end does not grow with the width (it is counted in VM steps)."""
     text = tasks.spec_text(Spec("true"))

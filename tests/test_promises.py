@@ -1,0 +1,107 @@
+"""Each line of what was promised, after a look at those who went before, has a test that shows it.
+
+Tests say with `@pytest.mark.promise("lessons 3.5.4")` which line they show (`pytest --collect-only -m promise` lists them). The
+two tables are the ten acceptance tests of the lessons from other systems, and what scitq 1 did that this one must not.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FAULTS, DATA, CONTAINERS, SSH, WORKFLOWS, RECRUITERS, CLOUDS = (
+    "stage 2 (fault campaigns)", "stage 3 (data)", "stage 4 (containers, cache)", "stage 5 (SSH workers, sleep)", "stage 6 (workflows)", "stage 8 (recruiters)",
+    "stage 9 (clouds)",
+)  # fmt: skip
+
+
+class Line(NamedTuple):
+    """A promise. `later` is what of it is not there yet, and the stage that brings it; `shown`: the rest is tested now."""
+
+    promise: str
+    later: str = ""
+    shown: bool = True
+
+
+def _later(promise: str, stage: str) -> Line:
+    return Line(promise, stage, shown=False)
+
+
+PROMISES = {
+    "lessons 3.5.1": _later("suspended for two hours with orders out: nothing is re-run or lost, all logs complete", FAULTS),
+    "lessons 3.5.2": _later("killed between a purchase and its answer: the machine is found", RECRUITERS),
+    "lessons 3.5.3": Line("the agent killed during run, collection, and between: exit status and outputs are right"),
+    "lessons 3.5.4": Line("10,000 random operations: the invariants hold after each"),
+    "lessons 3.5.5": Line("a retry inherits every field"),
+    "lessons 3.5.6": Line("a line of 1 MB, binary garbage and a million lines neither hang nor lose bytes"),
+    "lessons 3.5.7": Line("cancel at each stage boundary: one outcome, no container left", f"containers: {CONTAINERS}"),
+    "lessons 3.5.8": _later("depends on a step of three waits for three; a named output has its files only", WORKFLOWS),
+    "lessons 3.5.9": _later("what changes the key of the cache, and what does not", CONTAINERS),
+    "lessons 3.5.10": Line("a task that fits nowhere is explained within one pass"),
+    "core 11.1": Line("nobody but the user reaches an agent", f"over SSH: {SSH}"),
+    "core 11.2": _later("secrets of storage are not copied about", DATA),
+    "core 11.3": Line("no text of a user's becomes SQL or code, reading changes nothing, output is harmless on screens"),
+    "core 11.4": _later("host keys are checked", SSH),
+    "core 11.5": Line("no execution is stranded or doubled; moves are compared and set at once", f"leases: {SSH}"),
+    "core 11.6": Line("orders may be repeated"),
+    "core 11.7": Line("what is wanted is a state, not a signal that may be missed", f"containers: {CONTAINERS}"),
+    "core 11.8": Line("failed prerequisites block and say so, no cycles, tasks and requirements are born together"),
+    "core 11.9": Line("no success before the outputs are confirmed", f"uploads: {DATA}; the cache: {CONTAINERS}"),
+    "core 11.10": _later("recruiters count live workers only", RECRUITERS),
+    "core 11.11": _later("evictions are seen and made good", CLOUDS),
+    "core 11.12": _later("disks and prices of clouds are what they are", CLOUDS),
+    "core 11.13": Line("lists are lists, words arrive as given, values can be taken back", f"addresses: {DATA}"),
+    "core 11.14": Line("folders of failures stay until forgotten, others do not pile up", f"the oldest go when disk is short: {DATA}"),
+    "core 11.15": Line("nothing is polled: what happens wakes those who wait"),
+    "core 11.16": Line("output is appended, capped, and read from an offset"),
+    "core 11.17": Line("nothing reads whole tables at each round"),
+    "core 11.18": Line("many are dealt with at once; the first task needs no set-up"),
+    "core 11.19": Line("an agent that nobody needs ends by itself", f"and so does its rented machine: {RECRUITERS}"),
+    "core 11.20": Line("work is balanced, requests are packed, priorities count"),
+    "core 11.21": _later("idle machines are kept for what comes next", RECRUITERS),
+    "core 11.22": Line("no fixed port, no fixed path", f"podman, apptainer: {CONTAINERS}; other providers: {CLOUDS}"),
+}  # fmt: skip
+
+
+def marks() -> dict[str, list[str]]:
+    """The tests that show each line, by reading the sources: independent of what is selected."""
+    found: dict[str, list[str]] = {}
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.FunctionDef) or not node.name.startswith("test_"):
+                continue
+            for decorator in node.decorator_list:
+                if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "pytest.mark.promise":
+                    for line in decorator.args:
+                        found.setdefault(ast.literal_eval(line), []).append(f"{path.name}::{node.name}")
+    return found
+
+
+def test_every_promise_in_scope_has_a_test() -> None:
+    shown = marks()
+    assert sorted(shown.keys() - PROMISES.keys()) == [], "no such line"
+    assert [name for name, line in PROMISES.items() if line.shown and name not in shown] == []
+    assert [name for name, line in PROMISES.items() if not line.shown and name in shown] == [], "it is there already"
+
+
+# Each would run text as code, or hand it to a shell.
+FORBIDDEN = {"eval", "exec", "os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput"}
+
+
+@pytest.mark.promise("core 11.3")
+def test_no_text_is_run_as_code() -> None:
+    found = []
+    for path in sorted((ROOT / "scitq").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                through_shell = any(
+                    word.arg == "shell" and ast.unparse(word.value) == "True" and "subprocess" in ast.unparse(node.func)
+                    for word in node.keywords
+                )
+                if ast.unparse(node.func) in FORBIDDEN or through_shell:
+                    found.append(f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)[:80]}")
+    assert found == []
