@@ -130,7 +130,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         report.when == "call"
         and report.passed
         and report.capstdout
-        and ("crash/" in report.nodeid or "test_kill" in report.nodeid)
+        and any(sign in report.nodeid for sign in ("crash/", "test_kill", "test_model"))
     ):
         _said.append(f"{report.nodeid.rpartition('::')[2]}: {' | '.join(report.capstdout.split(chr(10))).strip(' |')}")
 

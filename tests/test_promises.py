@@ -13,10 +13,9 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FAULTS, DATA, CONTAINERS, SSH, WORKFLOWS, RECRUITERS, CLOUDS = (
-    "stage 2 (fault campaigns)", "stage 3 (data)", "stage 4 (containers, cache)", "stage 5 (SSH workers, sleep)", "stage 6 (workflows)", "stage 8 (recruiters)",
-    "stage 9 (clouds)",
-)  # fmt: skip
+FAULTS, DATA, CONTAINERS = "stage 2 (fault campaigns)", "stage 3 (data)", "stage 4 (containers, cache)"
+SSH, WORKFLOWS = "stage 5 (SSH workers, sleep)", "stage 6 (workflows)"
+RECRUITERS, CLOUDS = "stage 8 (recruiters)", "stage 9 (clouds)"
 
 
 class Line(NamedTuple):
