@@ -166,7 +166,7 @@ def test_nothing_that_a_driver_does_reads_a_whole_table(statements: dict[str, An
     engine.wait_all(WAIT_S)
     engine.close()
     ran = {sql: bound for sql, bound in statements.items() if re.match(r"\s*(select|with|insert|update|delete)", sql)}
-    assert len(ran) > 40
+    assert len(ran) > 20
     db = open_engine(drive=False)._reader()
     readers = []
     for sql, bound in ran.items():
