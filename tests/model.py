@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import json
 import random
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -408,15 +409,14 @@ def draw(dice: random.Random, weights: dict[str, int], count: int) -> list[Step]
     return [(name, dice.randrange(1 << 30)) for name in names]
 
 
-def shrink(steps: Sequence[Step], fails: Callable[[Sequence[Step]], bool], tries: int = 300) -> list[Step]:
+def shrink(steps: Sequence[Step], fails: Callable[[Sequence[Step]], bool], limit_s: float = 60.0) -> list[Step]:
     """A shorter sequence that fails all the same: pieces are left out, ever smaller ones, as long as that works."""
-    kept = list(steps)
+    kept, until = list(steps), time.monotonic() + limit_s
     size = max(1, len(kept) // 2)
-    while size and tries > 0:
+    while size and time.monotonic() < until:
         start, shorter = 0, False
-        while start < len(kept) and tries > 0:
+        while start < len(kept) and time.monotonic() < until:
             without = kept[:start] + kept[start + size :]
-            tries -= 1
             if fails(without):
                 kept, shorter = without, True
             else:

@@ -37,8 +37,8 @@ MOST = 25
 
 WEIGHTS = {
     "submit": 14, "submit_many": 1, "place": 14, "start": 9, "succeed": 8, "fail": 5, "lose": 3, "collect": 3, "obey": 6,
-    "release": 6, "cancel": 3, "pause": 5, "resume": 7, "relaunch": 9, "update": 8, "rewire": 5, "halt": 3, "go": 5,
-    "set_batch": 1, "delete": 4, "delete_batch": 1, "purge": 1,
+    "release": 6, "cancel": 5, "pause": 5, "resume": 7, "relaunch": 9, "update": 8, "rewire": 5, "halt": 3, "go": 5,
+    "set_batch": 1, "delete": 4, "delete_batch": 1, "purge": 4,
 }  # fmt: skip
 
 
