@@ -749,19 +749,19 @@ class Driver:
     def _arrived(self, execution: ExecutionId, stream: int, size: int) -> bool:
         """Whether all of a stream is home; gives it its final name. The bytes reach the disk before the name."""
         final, part = logs.path(self._store.side, execution, stream), self._part(execution, stream)
-        if final.exists() and final.stat().st_size != size:
-            final.unlink()  # of another life of the file, whose numbers a restored copy uses again
-        if not final.exists():
-            try:
+        try:
+            if final.exists() and final.stat().st_size != size:
+                final.unlink()  # of another life of the file, whose numbers a restored copy uses again
+            if not final.exists():
                 if part.stat().st_size < size:
                     return False
                 with part.open("rb+") as file:
                     file.truncate(size)
                     os.fsync(file.fileno())
-            except FileNotFoundError:
-                return False
-            part.rename(final)
-        return final.stat().st_size == size
+                part.rename(final)
+            return final.stat().st_size == size
+        except FileNotFoundError:
+            return False  # nothing has come yet; or another driver has taken over meanwhile, and begins anew
 
     def _log_arrived(self, contact: Contact, execution: ExecutionId) -> None:
         def write(db: apsw.Connection) -> Outcome | None:
