@@ -164,6 +164,7 @@ class Driver:
         self._busy_at = time.monotonic()
         self.driving = threading.Event()
         self.ended = threading.Event()
+        self._ahead_s = time.time() - self._busy_at
         self._thread = threading.Thread(target=self._main, name="scitq-driver", daemon=True)
 
     def start(self) -> None:
@@ -284,6 +285,7 @@ class Driver:
         )
         journal.note(db, now, EventKind.DRIVER, pid=os.getpid(), epoch=self._lease.epoch)
 
+        tasks.clock_was_set_back(db, now)
     def _look(self) -> Glance:
         """What there is to do, who drives, and whether he is asked to stop."""
         found = executions.glance(self._store.reader())
@@ -358,6 +360,8 @@ class Driver:
                 plans = self._store.write(lambda db: self._transact(db, polled), quiet=True)
             except BadAnswer as problem:
                 # One agent makes no sense: nothing of this round was stored, the others' news are asked for again.
+        if self._clock_was_set_back():
+            self._store.write(self._mend_delays)
                 for contact, _ in polled:
                     if contact.worker == problem.parts.get("worker"):
                         self._lose(contact, problem)
@@ -388,6 +392,16 @@ class Driver:
                 return True
         if seen.due_ms is not None and seen.due_ms <= _now_ms():
             return True
+    def _clock_was_set_back(self) -> bool:
+        """Since the last round, and by more than it drifts."""
+        ahead_s = time.time() - time.monotonic()
+        before_s, self._ahead_s = self._ahead_s, ahead_s
+        return ahead_s < before_s - 1.0
+
+    def _mend_delays(self, db: apsw.Connection) -> None:
+        self._lease.check(db)
+        tasks.clock_was_set_back(db, _now_ms())
+
         if not seen.is_ready or self._holding:
             return False
         means = {contact.worker: contact.mean_run_s for contact in self._contacts.values() if contact.synced}

@@ -118,7 +118,7 @@ def _execution(engine: Engine, row: TaskRow) -> str:
     if row.state is TaskState.ASSIGNED:
         return f"{row.label} is assigned: {last.worker} holds it and starts it when a slot is free.{stopping}"
     if row.state is TaskState.RUNNING:
-        since_s = (now - (last.started_ms or now)) / 1000
+        since_s = max(0, now - (last.started_ms or now)) / 1000
         if last.wanted is Wanted.SUSPENDED:
             return (
                 f"{row.label} stands still on {last.worker} where it was stopped. Let it go on: {_way_on(engine, row)}"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The long fault campaign: every test that kills, 100 rounds each, from one printed seed.
-#   tests/campaign.sh [stage]     stage: a word for pytest -k (for instance: agent, driver, kill); default: everything
+# The long fault campaign: every test that kills, freezes, fills disks, sets clocks or lets processes meet in the state file,
+# up to 100 rounds each (slow ones a share of that), from one printed seed. It ends with a table for benchmarks/RESULTS.md.
+#   tests/campaign.sh [stage]     stage: a word for pytest -k (for instance: agent, frozen, full, strangers); default: everything
 #   SCITQ_ROUNDS, SCITQ_SEED      how many rounds; the seed of an earlier run to repeat it
 set -euo pipefail
 

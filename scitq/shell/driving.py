@@ -196,7 +196,7 @@ class HomeComing:
         self._engine = engine
         self._live = [row.id for row in engine.rows(status=LIVE)] if facts.driver_of(engine) is None else []
         newest: list[Event] = engine.journal(limit=1)
-        self._away_s = (facts.now_ms() - newest[0].at_ms) / 1000 if newest else 0.0
+        self._away_s = max(0, facts.now_ms() - newest[0].at_ms) / 1000 if newest else 0.0
         self._since: float | None = None
         self._is_told = not self._live
 

@@ -106,7 +106,7 @@ def _listed(engine: Engine, row: TaskRow, *, long: bool) -> dict[str, Any]:
     found["_why"] = _cause(row, last)
     found["_tried"] = f"{row.tries + 1}/{row.spec.retry + 1}" if last is not None else ""
     if row.state.is_live and last is not None and last.started_ms is not None:
-        found["run_s"] = Seconds((facts.now_ms() - last.started_ms) / 1000)
+        found["run_s"] = Seconds(max(0, facts.now_ms() - last.started_ms) / 1000)
     if long:
         found["_line"] = row.spec.line()
         found["requires"] = [int(parent.id) for parent in tasks.parents(engine._reader(), row.id)]
@@ -248,7 +248,7 @@ def _conditions(row: TaskRow, data: dict[str, Any], counts: dict[TaskState, int]
 def _attempt(one: ExecutionRow) -> str:
     now, found = facts.now_ms(), facts.execution_facts(one)
     if one.ended_ms is None and one.started_ms is not None:
-        found["run_s"] = Seconds((now - one.started_ms) / 1000)
+        found["run_s"] = Seconds(max(0, now - one.started_ms) / 1000)
     time_s, cpu, memory = (shown(found[key], now) for key in ("run_s", "cpu_s", "peak_memory"))
     ended = (
         f"{found['cause']}{': ' + one.detail if one.detail else ''}, {shown(found['ended'], now)}"

@@ -202,7 +202,9 @@ def started(db: apsw.Connection, execution: ExecutionId, at_ms: int) -> None:
         tasks.settle_edit(db, at_ms, TaskId(task), launched=True)
     if wanted == Wanted.RECALLED:  # too late to give it back; to be stopped where it is, if that is what it was for
         wanted = Wanted.SUSPENDED if hold or halt == Halt.SUSPENDED else Wanted.RUN
-    db.execute("update execution set started = ?, wanted = ? where id = ?", (at_ms, int(wanted), execution))
+    db.execute(
+        "update execution set started = max(?, assigned), wanted = ? where id = ?", (at_ms, int(wanted), execution)
+    )
     db.execute(
         f"update task set state = {int(TaskState.RUNNING)}, changed = ? where id = ? and state = {int(TaskState.ASSIGNED)}",
         (at_ms, task),
@@ -216,13 +218,14 @@ def exited(db: apsw.Connection, now_ms: int, end: Exit) -> bool:
     """
     log_due = end.output is None or end.error is None
     is_over = not log_due and not end.collecting
-    # Nearly every end is a plain success: it is recorded in this one statement.
+    # Nearly every end is a plain success: it is recorded in this one statement. Whatever the clock was set to meanwhile,
+    # nothing ends before it started, nor starts before it was assigned.
     success = is_over and end.code == 0 and end.why is None
     found = query.row(
         db,
         """update execution set exit_code = ?, signal = ?, why = ?, detail = ?, run_s = ?, cpu_s = ?, peak_memory = ?,
-        log_due = ?, collect_due = ?, started = coalesce(started, ?), ended = ?, outcome = ?, stage = ?
-        where id = ? and ended is null returning task, wanted""",
+        log_due = ?, collect_due = ?, started = coalesce(started, max(assigned, ?10)), outcome = ?12, stage = ?13,
+        ended = max(?11, assigned, coalesce(started, ?10)) where id = ?14 and ended is null returning task, wanted""",
         (
             end.code, end.signal, end.why, end.note, end.run_s, end.cpu_s, end.peak_memory_bytes,
             log_due, end.collecting, now_ms - int(1000 * (end.run_s or 0)),
@@ -313,7 +316,8 @@ def finish(
     """End a live execution and its task's part in it, with every consequence: retry, release or block dependents."""
     found = query.row(
         db,
-        """update execution set ended = ?, outcome = ?, stage = ?, detail = ?, log_due = 0, collect_due = 0
+        """update execution set ended = max(?, assigned, coalesce(started, 0)), outcome = ?, stage = ?, detail = ?,
+        log_due = 0, collect_due = 0
         where id = ? and ended is null returning task, wanted""",
         (now_ms, int(outcome), None if stage is None else int(stage), detail, execution),
     )

@@ -697,6 +697,18 @@ def release_due(db: apsw.Connection, now_ms: int) -> int:
     return len(query.rows(db, "update task set not_before = null where not_before <= ? returning id", (now_ms,)))
 
 
+def clock_was_set_back(db: apsw.Connection, now_ms: int) -> int:
+    """Tasks whose retry delay began in what is now the future wait as long from now on; returns how many those are."""
+    return len(
+        query.rows(
+            db,
+            """update task set not_before = ?1 + max(0, not_before - changed), changed = ?1
+            where not_before is not null and changed > ?1 returning id""",
+            (now_ms,),
+        )
+    )
+
+
 def counts(db: apsw.Connection, batch: str | None = None) -> dict[TaskState, int]:
     """How many tasks are in each state; states without any are absent."""
     if batch is None:

@@ -56,9 +56,12 @@ def child(state_file: Path) -> Iterator[Child]:
         local.stop(root)
 
 
-def rounds(default: int) -> int:
-    """How many rounds a crash test plays: SCITQ_ROUNDS, else a few."""
-    return int(os.environ.get("SCITQ_ROUNDS") or default)
+def rounds(default: int, share: float = 1.0) -> int:
+    """How many rounds a crash test plays: its share of SCITQ_ROUNDS, else a few."""
+    given = os.environ.get("SCITQ_ROUNDS")
+    count = max(1, round(share * int(given))) if given else default
+    _played[os.environ["PYTEST_CURRENT_TEST"].rpartition(" ")[0]] = count
+    return count
 
 
 def finish(child: Child, **env: str) -> None:
@@ -132,3 +135,30 @@ def kill(pid: int | None) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+# --- the campaign's result, fit to be pasted into benchmarks/RESULTS.md -------------------------------------------------------
+
+_played: dict[str, int] = {}
+_reports: list[pytest.TestReport] = []
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Keep how each test ended."""
+    if report.when == "call" or report.failed:
+        _reports.append(report)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """In a campaign: a table of what was tried, how often, and how often it went wrong. A test stops at its first violation."""
+    if "SCITQ_ROUNDS" not in os.environ:
+        return
+    terminalreporter.section("campaign")
+    terminalreporter.write_line("| what | rounds | violations | time |\n| --- | --- | --- | --- |")
+    for report in _reports:
+        name = report.nodeid.rpartition("/")[2].partition("::")[2].removeprefix("test_").replace("_", " ")
+        count = _played.get(report.nodeid)
+        if count is None and ("test_agent" in report.nodeid or "test_kill" in report.nodeid):
+            count = int(os.environ["SCITQ_ROUNDS"])  # or all points, if those are fewer
+        violations = "1, where it stopped" if report.failed else "0"
+        terminalreporter.write_line(f"| {name} | {count or '-'} | {violations} | {report.duration:.0f} s |")
