@@ -57,6 +57,8 @@ CANDIDATE_S = 1.0
 LOOK_AT_HOLDER_S = 5.0
 RECONNECT_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 FETCH_BYTES = 4 << 20
+# How long a driver waits when the file cannot be written, before it tries again.
+OBSTACLE_S = 10.0
 # How often an idle driver says that it is there.
 BEAT_S = 60.0
 # After so long without work the file is looked after: its daily backup, its free pages.
@@ -162,9 +164,9 @@ class Driver:
         self._holding = False
         self._over = False
         self._busy_at = time.monotonic()
+        self._ahead_s = time.time() - self._busy_at
         self.driving = threading.Event()
         self.ended = threading.Event()
-        self._ahead_s = time.time() - self._busy_at
         self._thread = threading.Thread(target=self._main, name="scitq-driver", daemon=True)
 
     def start(self) -> None:
@@ -260,22 +262,30 @@ class Driver:
             part.unlink(missing_ok=True)
         self.driving.set()
         timeout: float | None = 0.0
+        obstacle: ScitqError | None = None
         while not self._stop.is_set():
             try:
                 polled = self._wait(timeout)
+                if obstacle is not None:
+                    self._store.write(self._lease.say_here)
+                    log.warning("%s can be written again; it goes on.", self._store.path.name)
+                    obstacle = None
                 if not self._stop.is_set():
                     timeout = self._round(polled)
             except (StateFileFull, StateFileBusy) as problem:
                 # Nothing is lost: agents keep what was not acknowledged. Look again when there may be room, or the lock.
-                log.warning("%s", problem)
+                if type(problem) is not type(obstacle):
+                    log.warning("%s The driver waits for that, and goes on by itself.", problem)
+                obstacle = problem
                 for contact in self._contacts.values():
                     self._hang_up(contact)
-                timeout = 10.0
+                timeout = OBSTACLE_S
 
     def _open_for_business(self, db: apsw.Connection) -> None:
         self._lease.check(db)
         db.execute("update lead set stop_wanted = 0")
         now = _now_ms()
+        tasks.clock_was_set_back(db, now)
         workers.ensure(
             db,
             now,
@@ -285,7 +295,6 @@ class Driver:
         )
         journal.note(db, now, EventKind.DRIVER, pid=os.getpid(), epoch=self._lease.epoch)
 
-        tasks.clock_was_set_back(db, now)
     def _look(self) -> Glance:
         """What there is to do, who drives, and whether he is asked to stop."""
         found = executions.glance(self._store.reader())
@@ -351,6 +360,8 @@ class Driver:
         """Store what came, decide, write, act. Returns how long there is nothing to do unless something happens."""
         polled = [(contact, answer) for contact, answer in polled if contact.connected]
         reader = self._store.reader()
+        if self._clock_was_set_back():
+            self._store.write(self._mend_delays)
         if not polled:
             seen = self._look()
             self._known = {row.id: row for row in workers.all_of(reader)}
@@ -360,8 +371,6 @@ class Driver:
                 plans = self._store.write(lambda db: self._transact(db, polled), quiet=True)
             except BadAnswer as problem:
                 # One agent makes no sense: nothing of this round was stored, the others' news are asked for again.
-        if self._clock_was_set_back():
-            self._store.write(self._mend_delays)
                 for contact, _ in polled:
                     if contact.worker == problem.parts.get("worker"):
                         self._lose(contact, problem)
@@ -383,15 +392,6 @@ class Driver:
                 self._act(reader, row, now, seen)
         return self._idle_time(now, seen)
 
-    def _has_decisions(self, db: apsw.Connection, seen: Glance) -> bool:
-        shown = time.monotonic() - SHOWN_AFTER_S
-        for contact in self._contacts.values():
-            if contact.held is not None and not _news_first(contact):
-                return True
-            if any(at <= shown for at in contact.starts.values()):
-                return True
-        if seen.due_ms is not None and seen.due_ms <= _now_ms():
-            return True
     def _clock_was_set_back(self) -> bool:
         """Since the last round, and by more than it drifts."""
         ahead_s = time.time() - time.monotonic()
@@ -402,6 +402,15 @@ class Driver:
         self._lease.check(db)
         tasks.clock_was_set_back(db, _now_ms())
 
+    def _has_decisions(self, db: apsw.Connection, seen: Glance) -> bool:
+        shown = time.monotonic() - SHOWN_AFTER_S
+        for contact in self._contacts.values():
+            if contact.held is not None and not _news_first(contact):
+                return True
+            if any(at <= shown for at in contact.starts.values()):
+                return True
+        if seen.due_ms is not None and seen.due_ms <= _now_ms():
+            return True
         if not seen.is_ready or self._holding:
             return False
         means = {contact.worker: contact.mean_run_s for contact in self._contacts.values() if contact.synced}

@@ -719,7 +719,9 @@ class Engine:
 
         Raises:
             NoDriver: the engine was opened with drive=False.
+            ForkedProcess: it was opened before this process was forked.
         """
+        self._reader()
         if not self._may_drive:
             raise NoDriver(f"{self.path.name} was opened with drive=False: this process only adds and watches.")
         self._drive(take_over=take_over)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,10 @@ from scitq.task import TaskId, TaskRow
 
 if TYPE_CHECKING:
     from scitq.engine import Engine
+
+
+# With less on its disk, a worker is said to be out of space.
+FULL_BYTES = 1_000_000
 
 
 def why(engine: Engine, task: TaskId) -> str:
@@ -103,6 +108,22 @@ def _queue(engine: Engine, row: TaskRow) -> str:
     return f"{before}; {names} {'runs' if len(ready) == 1 else 'run'} {slots} at once."
 
 
+def _full_disk(engine: Engine) -> str:
+    """The local worker cannot write down what happens, so it tells nobody either: whoever asks looks."""
+    folder = engine.side / "local"
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return ""
+    free = found.f_bavail * found.f_frsize
+    if free >= FULL_BYTES:
+        return ""
+    return (
+        f" But the disk of {folder} is full ({free / 1e6:.1f} MB are free, {FULL_BYTES / 1e6:.0f} MB are needed at least): "
+        "free some space, and the worker goes on by itself."
+    )
+
+
 def _way_on(engine: Engine, row: TaskRow) -> str:
     if tasks.batches(engine._reader())[row.batch][0] is Halt.SUSPENDED:
         return f"scitq batch go {row.batch}"
@@ -115,6 +136,7 @@ def _execution(engine: Engine, row: TaskRow) -> str:
         return f"{row.label} is {row.state.word}" + (f": {row.reason}." if row.reason else ".")
     now = time.time_ns() // 1_000_000
     stopping = " It was asked to stop." if last.stop_wanted and row.state.is_live else ""
+    stopping += _full_disk(engine) if row.state.is_live else ""
     if row.state is TaskState.ASSIGNED:
         return f"{row.label} is assigned: {last.worker} holds it and starts it when a slot is free.{stopping}"
     if row.state is TaskState.RUNNING:
@@ -125,7 +147,10 @@ def _execution(engine: Engine, row: TaskRow) -> str:
             )
         return f"{row.label} has been running on {last.worker} for {since_s:.0f} s.{stopping}"
     if row.state.is_live:
-        return f"{row.label} is {row.state.word}: its command has ended, its log and output are being brought home from {last.worker}."
+        return (
+            f"{row.label} is {row.state.word}: its command has ended, its log and output are being brought home from "
+            f"{last.worker}.{stopping}"
+        )
     if row.state is TaskState.SUCCEEDED:
         return f"{row.label} succeeded" + (
             f" in {last.run_s:.1f} s on {last.worker}." if last.run_s is not None else "."

@@ -5,6 +5,8 @@ Errors that a caller's own SQL causes (constraints, illegal moves, syntax) are n
 
 from __future__ import annotations
 
+import math
+import os
 from pathlib import Path
 
 import apsw
@@ -19,6 +21,8 @@ from scitq.errors import (
     StateFileReadOnly,
 )
 from scitq.store.locks import is_stopped
+
+WAL_MB = 8  # what a WAL grows to before it is copied into the file and begun anew (transaction.CHECKPOINT_PAGES, twice)
 
 # The base code of an extended code is its last byte.
 _FULL = {apsw.SQLITE_FULL}
@@ -58,11 +62,23 @@ def explain(error: BaseException, path: Path) -> BaseException:
 
 def full(path: Path) -> StateFileFull:
     """Disk, quota or size limit: all the same to the user."""
+    free, needed = _room(path)
     return StateFileFull(
-        f"{path}: no space left to write (disk, quota or size limit). Nothing was changed. "
-        "Free some space, then go on.",
+        f"{path}: no space left to write (disk, quota or size limit). Nothing was changed. {free} MB are free on its disk; "
+        f"about {needed} MB are needed. Free some space, then go on.",
         path=path,
+        needed_mb=needed,
     )
+
+
+def _room(path: Path) -> tuple[str, int]:
+    """What is free where the file is, and what lets work go on: room for a whole WAL, and for copying it into the file."""
+    try:
+        found = os.statvfs(path.parent)
+        wal = os.path.getsize(f"{path}-wal")
+    except OSError:
+        return "?", 2 * WAL_MB
+    return f"{found.f_bavail * found.f_frsize / 1e6:.1f}", WAL_MB + max(WAL_MB, math.ceil(wal / 1e6))
 
 
 def moved(path: Path) -> StateFileMoved:

@@ -163,10 +163,17 @@ class Lease:
             raise StaleDriver(
                 f"{self._path} was deleted or replaced, so this process may not be the only driver; it stops."
             )
-        now = time.monotonic()
-        if now - self._seen_at >= SEEN_EVERY_S:
-            self._seen_at = now
-            conn.execute("UPDATE lead SET seen = ?", (_now_ms(),))
+        if time.monotonic() - self._seen_at >= SEEN_EVERY_S:
+            self._say_here(conn)
+
+    def say_here(self, conn: apsw.Connection) -> None:
+        """Say so now; this writes, so it shows whether that is possible."""
+        self.check(conn)
+        self._say_here(conn)
+
+    def _say_here(self, conn: apsw.Connection) -> None:
+        conn.execute("UPDATE lead SET seen = ?", (_now_ms(),))
+        self._seen_at = time.monotonic()
 
     def beat(self) -> None:
         """Say that we are still here, if that is due; for a driver that has had nothing to write."""
