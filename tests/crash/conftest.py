@@ -60,7 +60,7 @@ def rounds(default: int, share: float = 1.0) -> int:
     """How many rounds a crash test plays: its share of SCITQ_ROUNDS, else a few."""
     given = os.environ.get("SCITQ_ROUNDS")
     count = max(1, round(share * int(given))) if given else default
-    _played[os.environ["PYTEST_CURRENT_TEST"].rpartition(" ")[0]] = count
+    _running[-1].user_properties.append(("rounds", count))
     return count
 
 
@@ -139,8 +139,13 @@ def kill(pid: int | None) -> bool:
 
 # --- the campaign's result, fit to be pasted into benchmarks/RESULTS.md -------------------------------------------------------
 
-_played: dict[str, int] = {}
+_running: list[pytest.Item] = []
 _reports: list[pytest.TestReport] = []
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Remember which test runs, for `rounds`."""
+    _running[:] = [item]
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
@@ -155,10 +160,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         return
     terminalreporter.section("campaign")
     terminalreporter.write_line("| what | rounds | violations | time |\n| --- | --- | --- | --- |")
-    for report in _reports:
+    for report in sorted(_reports, key=lambda one: one.nodeid):
         name = report.nodeid.rpartition("/")[2].partition("::")[2].removeprefix("test_").replace("_", " ")
-        count = _played.get(report.nodeid)
-        if count is None and ("test_agent" in report.nodeid or "test_kill" in report.nodeid):
-            count = int(os.environ["SCITQ_ROUNDS"])  # or all points, if those are fewer
+        count = dict(report.user_properties).get("rounds")
+        if count is None and "killed_at" in report.nodeid:
+            count = os.environ["SCITQ_ROUNDS"]  # or all points, if those are fewer
         violations = "1, where it stopped" if report.failed else "0"
         terminalreporter.write_line(f"| {name} | {count or '-'} | {violations} | {report.duration:.0f} s |")
