@@ -208,6 +208,7 @@ JUMPS = {
 
 
 @pytest.mark.parametrize("jumps", JUMPS.values(), ids=JUMPS)
+@pytest.mark.promise("lessons 3.5.1")
 def test_a_driver_suspended_for_two_hours_with_orders_out_reruns_and_loses_nothing(
     start: Start, state_file: Path, dice: random.Random, jumps: tuple[tuple[float, float], tuple[float, float]]
 ) -> None:

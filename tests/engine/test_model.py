@@ -430,9 +430,10 @@ def bench(tmp_path: Path) -> Iterator[Callable[[str, random.Random], Bench]]:
 @pytest.mark.slow
 @pytest.mark.promise("lessons 3.5.4")
 def test_an_engine_does_what_the_model_says_whatever_is_done_to_it(
-    bench: Callable[[str, random.Random], Bench],
+    bench: Callable[[str, random.Random], Bench], record_property: Callable[[str, object], None]
 ) -> None:
     """In CI 200 operations, in the campaign 10,000 (SCITQ_ROUNDS=100)."""
+    record_property("rounds", ROUNDS)
     done: Counter[str] = Counter()
     ends: Counter[str] = Counter()
     for number in range(ROUNDS):

@@ -299,8 +299,11 @@ def fresh(folder: Path) -> Path:
 
 
 @pytest.mark.promise("lessons 3.5.4")
-def test_random_operations_leave_what_the_model_says(tmp_path: Path) -> None:
+def test_random_operations_leave_what_the_model_says(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     """In CI 2,000 of them, in the campaign 10,000 (SCITQ_ROUNDS=100), with the invariants checked after each."""
+    record_property("rounds", ROUNDS)
     done: dict[str, int] = {}
     for number in range(-(-ROUNDS // 5)):  # a file lives for 500 operations
         steps = draw(random.Random(f"{SEED} {number}"), WEIGHTS, min(5, ROUNDS - 5 * number) * OPERATIONS)
