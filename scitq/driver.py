@@ -63,10 +63,14 @@ OBSTACLE_S = 10.0
 BEAT_S = 60.0
 # After so long without work the file is looked after: its daily backup, its free pages.
 IDLE_S = 5.0
+# How often at most a worker with work is asked how busy its machine is. No timer: only when there is something to do anyway.
+STATS_S = 30.0
+# What is kept of what it answers.
+STATS = ("load", "cpu", "memory", "memory_free", "disk", "disk_free", "running", "queued")
 # A task that runs for less is not shown as running.
 SHOWN_AFTER_S = 0.03
 # What is kept of what an agent says of its machine.
-FACTS = ("cpus", "memory", "gpus", "gpu_models", "python", "host", "version")
+FACTS = ("cpus", "memory", "gpus", "gpu_models", "python", "host", "version", "limits", "limits_reason")
 
 
 @dataclass
@@ -96,6 +100,9 @@ class Contact:
     # After a failure to bring a log home (a full disk, say) the next try waits.
     tail_after: float = 0.0
     mean_run_s: float | None = None
+    # What the agent last said of its machine, until it is in the file; and when it may be asked again.
+    stats: dict[str, float] | None = None
+    stats_after: float = 0.0
     # Executions that were seen to start, and when: written down only if they do not end within moments.
     starts: dict[ExecutionId, float] = field(default_factory=dict)
 
@@ -327,7 +334,7 @@ class Driver:
 
     def _serve(self, contact: Contact, stream: Stream, mask: int, polled: list[tuple[Contact, Answer]]) -> bool:
         """Write and read one stream; False when there was nothing but confirmations that orders have arrived."""
-        waiting = contact.held is None
+        waiting, measured = contact.held is None, contact.stats
         try:
             if mask & selectors.EVENT_WRITE and stream.flush():
                 self._selector.modify(stream, selectors.EVENT_READ, (contact, stream))
@@ -337,7 +344,7 @@ class Driver:
         except WorkerError as problem:
             self._lose(contact, problem)
             return True
-        return waiting and contact.held is not None
+        return (waiting and contact.held is not None) or contact.stats is not measured
 
     def _drain(self) -> None:
         with contextlib.suppress(IndexError):
@@ -351,8 +358,12 @@ class Driver:
             raise BadAnswer(f"the agent answered {answer.status}: {answer.body[:200]!r}.", worker=contact.worker)
         if stream is contact.events:
             polled.append((contact, answer))
-        elif contact.asked.popleft() == "held":
+            return
+        asked = contact.asked.popleft()
+        if asked == "held":
             contact.held = _checked_held(answer)
+        elif asked == "stats":
+            contact.stats = _checked_stats(answer)
 
     # --- one round ------------------------------------------------------------------------------------------------------
 
@@ -517,6 +528,8 @@ class Driver:
             command["cpu"] = max(1, int(spec.cpus))
         if spec.memory is not None:
             command["memory"] = spec.memory
+        if (spec.memory or spec.cpus) and (row is None or row.limits_wanted):
+            command["limit"] = {name: value for name, value in (("memory", spec.memory), ("cpus", spec.cpus)) if value}
         if spec.gpus:
             command["gpus"] = list(order.gpus)
         if spec.run_timeout is not None:
@@ -558,7 +571,12 @@ class Driver:
             contact.forget_logs = []
         self._say(contact, commands)
         if not contact.synced and contact.held is None and "held" not in contact.asked:
-            self._ask_held(contact)
+            self._ask(contact, "held")
+        if contact.stats is not None:
+            self._measured(contact, contact.stats)
+        elif seen.is_live and now >= contact.stats_after and contact.synced:
+            contact.stats_after = now + STATS_S
+            self._ask(contact, "stats")
         if now < contact.tail_after:
             return
         for execution, due in executions.logs_due(db, row.id).items() if seen.is_log_due else ():
@@ -674,6 +692,7 @@ class Driver:
         contact.slots_sent = None
         contact.told.clear()
         contact.asked.clear()
+        contact.stats_after = 0.0
 
     def _say(self, contact: Contact, commands: list[dict[str, Any]]) -> None:
         if not commands or contact.commands is None:
@@ -682,11 +701,19 @@ class Driver:
         contact.asked.append("commands")
         self._send(contact, contact.commands)
 
-    def _ask_held(self, contact: Contact) -> None:
+    def _ask(self, contact: Contact, what: str) -> None:
         if contact.commands is not None:
-            contact.commands.queue("GET", "/held")
-            contact.asked.append("held")
+            contact.commands.queue("GET", f"/{what}")
+            contact.asked.append(what)
             self._send(contact, contact.commands)
+
+    def _measured(self, contact: Contact, stats: dict[str, float]) -> None:
+        def write(db: apsw.Connection) -> None:
+            self._lease.check(db)
+            workers.measure(db, contact.worker, stats)
+
+        contact.stats = None
+        self._store.write(write, quiet=True)
 
     def _poll(self, contact: Contact) -> None:
         if contact.events is not None and contact.events.waiting == 0:
@@ -846,6 +873,13 @@ def _checked_held(answer: Answer) -> dict[str, Any]:
     return held
 
 
+def _checked_stats(answer: Answer) -> dict[str, float]:
+    """An agent's word on its machine, by our clock."""
+    told = answer.json()
+    kept = {key: told[key] for key in STATS if isinstance(told.get(key), int | float)}
+    return {"at": _now_ms(), **kept}
+
+
 def _news_first(place: Contact | Plan) -> bool:
     """The agent's journal says more, up to its list of what it holds, than has been read."""
     held = place.held
@@ -959,12 +993,14 @@ def _exited(db: apsw.Connection, now: int, plan: Plan, fields: Mapping[str, Any]
         run_s=fields.get("run"),
         cpu_s=None if fields.get("u") is None else fields["u"] + fields.get("s", 0.0),
         peak_memory_bytes=fields.get("rss"),
+        read_bytes=fields.get("read", 0) if "u" in fields else None,
+        written_bytes=fields.get("written", 0) if "u" in fields else None,
     )
     ended = executions.exited(db, now, end)
     if end.run_s is not None and end.why is None:
         plan.mean_run_s = end.run_s if plan.mean_run_s is None else 0.9 * plan.mean_run_s + 0.1 * end.run_s
     if ended and fields.get("kept"):
-        (plan.forget if end.code == 0 else plan.forget_logs).append(execution)
+        (plan.forget if end.code == 0 and end.why is None else plan.forget_logs).append(execution)
 
 
 def _wish(execution: ExecutionId, wanted: Wanted) -> dict[str, Any]:

@@ -549,10 +549,13 @@ class Engine:
         memory: str | int | None = None,
         gpus: int | str | Sequence[str] | None = None,
         output_cap: str | int | None = None,
+        limits: bool | None = None,
     ) -> WorkerRow:
         """Change how many tasks a worker runs at once, and how many it stages ahead (`"auto"`: as short tasks need it);
         or declare what it has for tasks that ask (`gpus`: their number, or their ids); `"auto"` is what its agent finds.
-        `output_cap` is how much of each stream of a task is kept there (`"auto"`: 1 GiB).
+        `output_cap` is how much of each stream of a task is kept there (`"auto"`: 1 GiB). `limits` False: tasks that start
+        from now on may exceed the memory and CPUs that they asked for; True (the default): where its system can see to it,
+        they may not.
 
         Raises:
             UnknownWorker: no such worker.
@@ -567,6 +570,8 @@ class Engine:
         declared |= submission.conditions({key: given[key] for key in ("cpus", "memory") if key not in declared})
         if output_cap is not None and output_cap != "auto":
             declared["output_cap"] = submission.memory_bytes("output_cap", output_cap)
+        if limits is not None:
+            declared["limits"] = None if limits else False
         if isinstance(gpus, int):
             declared["gpus"] = [str(number) for number in range(submission.whole("gpus", gpus))]
         elif gpus is not None and gpus != "auto":

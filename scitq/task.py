@@ -88,7 +88,12 @@ class TaskRow:
 
 @dataclass(frozen=True)
 class ExecutionRow:
-    """One attempt at a task on one worker. Times are milliseconds since 1970; `outcome` is None while it is live."""
+    """One attempt at a task on one worker. Times are milliseconds since 1970; `outcome` is None while it is live.
+
+    What it used is counted by the system for the command and the children it waited for: `peak_memory_bytes` is that of the
+    largest process; `read_bytes` and `written_bytes` are what came from, and went to, a disk (not what was in memory anyway).
+    None: not known, or not counted there.
+    """
 
     id: ExecutionId
     task: TaskId
@@ -105,6 +110,8 @@ class ExecutionRow:
     run_s: float | None
     cpu_s: float | None
     peak_memory_bytes: int | None
+    read_bytes: int | None
+    written_bytes: int | None
     wanted: Wanted
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NewType
@@ -34,6 +35,16 @@ class WorkerRow:
     acked: int
     created_ms: int
     seen_ms: int | None
+    measured: str | None = None
+
+    @property
+    def stats(self) -> Mapping[str, Any]:
+        """How busy its machine was when it was last asked, which is done now and then while it has work. Empty: never.
+
+        `at` (milliseconds since 1970), `load` (of the last minute), `cpu` (share of all CPUs busy since the look before),
+        `memory`, `memory_free`, `disk`, `disk_free` (bytes; the disk is that of its folder), `running`, `queued` (tasks).
+        """
+        return json.loads(self.measured) if self.measured else {}
 
     @property
     def cpus(self) -> float:
@@ -50,6 +61,24 @@ class WorkerRow:
         """Bytes of each stream of a task that are kept there; None: the agent's own limit, 1 GiB."""
         cap = self.facts.get("output_cap")
         return None if cap is None else int(cap)
+
+    @property
+    def limits_wanted(self) -> bool:
+        """Tasks are to be held to the memory and CPUs that they asked for, where the system can do that."""
+        return self.facts.get("limits") is not False
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """What tasks are held to of what they asked for: `memory`, `cpus`. Other requests only keep room for them."""
+        return tuple(str(what) for what in self.facts.get("limits") or ())
+
+    @property
+    def limits_reason(self) -> str | None:
+        """Why tasks are not held to all that they asked for; None when they are, or nobody has asked the agent yet."""
+        if not self.limits_wanted:
+            return "switched off"
+        reason = self.facts.get("limits_reason")
+        return None if reason is None else str(reason)
 
     @property
     def gpus(self) -> tuple[str, ...]:

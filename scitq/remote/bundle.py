@@ -17,8 +17,8 @@ from pathlib import Path
 TRAVELS = tuple(
     f"scitq/remote/agent/{name}.py"
     for name in (
-        "__init__", "__main__", "address", "agent", "collect", "endings", "folders", "http", "journal", "keeper",
-        "keeperlink", "leftovers", "lines", "machine", "orders", "outputs", "processes", "reader", "recovery", "root", "slots",
+        "__init__", "__main__", "address", "agent", "cgroups", "collect", "endings", "folders", "hierarchies", "http", "journal", "keeper",
+        "keeperlink", "leftovers", "limits", "lines", "machine", "orders", "outputs", "processes", "reader", "recovery", "root", "slots",
         "spawn", "task", "tasks",
     )
 )  # fmt: skip

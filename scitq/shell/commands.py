@@ -213,9 +213,17 @@ COMMANDS: tuple[Command, ...] = (
             _RETRY, _RUN_TIMEOUT, _PRIORITY, *_NEEDS, _ENV,
         ),
     ),
-    Command("worker list", "looking:workers", "The workers.", (_LONG, _NO_HEAD)),
+    Command("worker list", "workers:listed", "The workers.", (_LONG, _NO_HEAD)),
     Command(
-        "worker update", "looking:update_worker", "Change how much a worker runs at once, or what it has for tasks that ask.",
+        "worker show", "workers:show", "Everything about a worker: what it is, how busy, and what it has done.",
+        (
+            Argument("worker", required=False, metavar="NAME"),
+            Option(("-i", "--id"), "The worker of this number.", "whole", key="by_id", hidden=True),
+            Option(("-n", "--name"), "The worker of this name.", key="by_name", hidden=True),
+        ),
+    ),
+    Command(
+        "worker update", "workers:update", "Change how much a worker runs at once, or what it has for tasks that ask.",
         (
             Argument("worker", required=False, metavar="NAME"),
             Option(("-i", "--id"), "The worker of this number.", "whole", key="by_id", hidden=True),
@@ -225,6 +233,7 @@ COMMANDS: tuple[Command, ...] = (
             Option(("--cpus",), "CPUs it has for tasks that ask; auto: as its agent finds.", metavar="N|auto"),
             Option(("--memory",), "Memory it has: 64G.", metavar="SIZE|auto"),
             Option(("--gpus",), "GPUs it has: how many, or their ids by comma.", metavar="N|IDS|auto"),
+            Option(("--limits",), "Whether tasks that start from now on are held to the memory and CPUs they ask for.", metavar="on|off"),
             Option(("--output-cap",), "How much it keeps of each stream of a task; auto: 1 GiB.", metavar="SIZE|auto"),
         ),
     ),

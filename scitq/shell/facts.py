@@ -127,7 +127,9 @@ def task_facts(row: TaskRow, last: ExecutionRow | None) -> dict[str, Any]:
         "cause": None if last is None else last.cause, "exit_code": None if last is None else last.exit_code,
         "signal": None if last is None else last.signal, "detail": None if last is None else last.detail,
         "run_s": _seconds(None if last is None else last.run_s), "cpu_s": _seconds(None if last is None else last.cpu_s),
-        "peak_memory": None if last is None or last.peak_memory_bytes is None else Bytes(last.peak_memory_bytes),
+        "peak_memory": _bytes(None if last is None else last.peak_memory_bytes),
+        "read_bytes": _bytes(None if last is None else last.read_bytes),
+        "written_bytes": _bytes(None if last is None else last.written_bytes),
     }  # fmt: skip
 
 
@@ -138,7 +140,8 @@ def execution_facts(row: ExecutionRow) -> dict[str, Any]:
         "stage": None if row.stage is None else row.stage.word, "cause": row.cause, "exit_code": row.exit_code, "signal": row.signal,
         "detail": row.detail, "assigned": When(row.assigned_ms), "started": _when(row.started_ms), "ended": _when(row.ended_ms),
         "run_s": _seconds(row.run_s), "cpu_s": _seconds(row.cpu_s),
-        "peak_memory": None if row.peak_memory_bytes is None else Bytes(row.peak_memory_bytes),
+        "peak_memory": _bytes(row.peak_memory_bytes), "read_bytes": _bytes(row.read_bytes),
+        "written_bytes": _bytes(row.written_bytes),
     }  # fmt: skip
 
 
@@ -167,6 +170,10 @@ def hush() -> None:
 
 def _when(at_ms: int | None) -> When | None:
     return None if at_ms is None else When(at_ms)
+
+
+def _bytes(value: int | None) -> Bytes | None:
+    return None if value is None else Bytes(value)
 
 
 def _seconds(value: float | None) -> Seconds | None:

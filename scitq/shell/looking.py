@@ -1,4 +1,4 @@
-"""`status`, `worker`, `journal`, `check`, `backup`: what the file says, and a few settings."""
+"""`status`, `journal`, `check`, `backup`: what the file says."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
 
-import click
-
 from scitq.engine import Engine
 from scitq.events import Event, EventKind
 from scitq.shell import facts
@@ -20,7 +18,6 @@ from scitq.shell.show import Screen, visible
 from scitq.states import Halt, TaskState, WorkerState
 from scitq.store import executions, summary, tasks
 from scitq.store import journal as entries
-from scitq.task import Need
 
 # Among so many of the newest journal entries the ends of the last minute are counted.
 RATE_SAMPLE = 2000
@@ -124,86 +121,6 @@ def _held_back(engine: Engine) -> list[dict[str, Any]]:
             text = f"batch {name} is {halt.word}: {what}. {facts.command_for(engine, f'batch go {facts.quoted(name)}')}"
             found.append({"batch": name, "state": halt.word, "queued": queued, "text": text})
     return found
-
-
-# --- workers ----------------------------------------------------------------------------------------------------------------------
-
-
-def workers(engine: Engine, args: SimpleNamespace) -> Rows:
-    """The workers, what they are and hold."""
-    loads = executions.loads(engine._reader())
-    rows = []
-    for row in engine.workers():
-        load = loads.get(row.id, executions.Load())
-        rows.append({
-            "id": int(row.id), "name": row.name, "kind": row.kind, "state": row.state.word, "concurrency": row.concurrency,
-            "prefetch": "auto" if row.prefetch is None else row.prefetch, "holds": load.slots,
-            "cpus": row.facts.get("cpus"), "memory": _bytes(row.facts.get("memory")), "memory_taken": Bytes(load.memory),
-            "gpus": list(row.gpus), "gpus_taken": sorted(load.gpus), "python": row.facts.get("python"),
-            "host": row.facts.get("host"), "batch": row.batch, "note": row.note, "created": When(row.created_ms),
-            "seen": None if row.seen_ms is None else When(row.seen_ms),
-            "_slots": f"{load.slots}/{row.concurrency}", "_cpus": f"{row.cpus:g}" if row.cpus else "",
-            "_gpus": f"{len(load.gpus)}/{len(row.gpus)}" if row.gpus else "0",
-        })  # fmt: skip
-    columns = [Column("name"), Column("state"), Column("_slots", "slots"), Column("prefetch"), Column("_cpus", "cpus")]
-    columns += [Column("memory"), Column("_gpus", "gpus")]
-    if args.long:
-        more = ("memory_taken", "kind", "python", "host", "batch", "created", "seen")
-        columns = [Column("id"), *columns, *(Column(key, {"memory_taken": "memory taken"}.get(key)) for key in more)]
-    if any(row["note"] for row in rows):
-        columns.append(Column("note", gives=True))
-    notes = [] if rows else ["No worker yet: this machine becomes one when somebody drives (scitq up, scitq run)."]
-    return Rows(columns, rows, notes, head=bool(rows) and not args.no_header, cut=not args.long)
-
-
-def _number(option: str, text: str) -> float | str:
-    try:
-        return text if text == "auto" else float(text)
-    except ValueError:
-        raise click.UsageError(f"{option} takes a number or auto, not {text!r}.") from None
-
-
-def _bytes(value: Any) -> Bytes | None:
-    return None if value is None else Bytes(value)
-
-
-def update_worker(engine: Engine, args: SimpleNamespace) -> Text:
-    """Change how much a worker runs."""
-    name: str | int | None = args.worker or args.by_name or args.by_id
-    if name is None:
-        raise click.UsageError("which worker? scitq worker list shows their names.")
-    has: dict[str, Any] = {}
-    if args.cpus is not None:
-        has["cpus"] = _number("--cpus", args.cpus)
-    if args.memory is not None:
-        has["memory"] = args.memory
-    if args.output_cap is not None:
-        has["output_cap"] = args.output_cap
-    if args.concurrency is None and args.prefetch is None and args.gpus is None and not has:
-        raise click.UsageError(
-            "nothing to change: give --concurrency, --prefetch, --cpus, --memory, --gpus or --output-cap."
-        )
-    prefetch: int | str | None = args.prefetch
-    if prefetch is not None and prefetch != "auto":
-        if not str(prefetch).isdecimal():
-            raise click.UsageError(f"--prefetch takes a number or auto, not {prefetch!r}.")
-        prefetch = int(prefetch)
-    if args.gpus is not None:
-        ids = [one.strip() for one in args.gpus.split(",") if one.strip()]
-        has["gpus"] = args.gpus if args.gpus == "auto" else int(args.gpus) if args.gpus.isdecimal() else ids
-    row = engine.update_worker(name, concurrency=args.concurrency, prefetch=prefetch, **has)
-    ahead = "as many as short tasks need" if row.prefetch is None else str(row.prefetch)
-    owns = Need(row.cpus or None, row.memory or None, len(row.gpus) or None).describe()
-    return Text(
-        f"{row.name} runs {several(row.concurrency, 'task')} at once, and holds {ahead} ready beyond those."
-        + (f" For tasks that ask it has {owns}." if has.keys() & {"cpus", "memory", "gpus"} else "")
-        + ("" if row.output_cap is None else f" It keeps {row.output_cap:,} bytes of each stream of a task."),
-        {
-            "name": row.name, "concurrency": row.concurrency, "prefetch": "auto" if row.prefetch is None else row.prefetch,
-            "cpus": row.cpus, "memory": Bytes(row.memory), "gpus": list(row.gpus), "output_cap": row.output_cap,
-        },
-        facts.nobody_drives(engine) if facts.queued(engine.counts()) else [],
-    )  # fmt: skip
 
 
 # --- journal ----------------------------------------------------------------------------------------------------------------------

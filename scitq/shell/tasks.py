@@ -197,17 +197,26 @@ def show(engine: Engine, args: SimpleNamespace) -> Text:
         "requires": [{"id": int(parent.id), "name": parent.name, "status": parent.state.word} for parent in parents],
         "requires_count": sum(counts.values()),
         "executions": [facts.execution_facts(one) for one in attempts],
+        "limits_reason": _not_held(engine, row, last),
         "tail": tail,
     }
     lines = [clean(f"{task.why()}"), ""]
     lines += [f"{key:<12}{text}" for key, text in _conditions(row, data, counts)]
-    lines += (
-        ["", f"{'try':<4}{'worker':<12}{'started':<12}{'time':>8}{'cpu':>9}{'memory':>9}  ended"] if attempts else []
-    )
-    lines += [_attempt(one) for one in attempts]
+    if attempts:
+        has_disk = any(one.read_bytes or one.written_bytes for one in attempts)
+        disk = f"{'read':>9}{'written':>9}" if has_disk else ""
+        lines += ["", f"{'try':<4}{'worker':<12}{'started':<12}{'time':>8}{'cpu':>9}{'memory':>9}{disk}  ended"]
+        lines += [_attempt(one, has_disk) for one in attempts]
     if tail:
         lines += ["", "its last lines", *(f"  {harmless(line).rstrip()}" for line in tail)]
     return Text("\n".join(lines), data, safe=True)
+
+
+def _not_held(engine: Engine, row: TaskRow, last: ExecutionRow | None) -> str | None:
+    """Why the worker of its latest execution does not hold it to the memory and CPUs that it asked for."""
+    if last is None or not (row.spec.memory or row.spec.cpus):
+        return None
+    return next((worker.limits_reason for worker in engine.workers() if worker.name == last.worker), None)
 
 
 def _conditions(row: TaskRow, data: dict[str, Any], counts: dict[TaskState, int]) -> list[tuple[str, str]]:
@@ -230,6 +239,8 @@ def _conditions(row: TaskRow, data: dict[str, Any], counts: dict[TaskState, int]
         found.append(("priority", row.priority))
     if spec.need is not None:
         found.append(("asks for", spec.need.describe()))
+    if data["limits_reason"]:
+        found.append(("not held to", f"all of it on {data['worker']}: {data['limits_reason']}"))
     if spec.env:
         found.append(("env", " ".join(f"{key}={value}" for key, value in spec.env.items())))
     if spec.tags:
@@ -245,18 +256,21 @@ def _conditions(row: TaskRow, data: dict[str, Any], counts: dict[TaskState, int]
     return [*pairs, ("command", first), *(("", line) for line in others)]
 
 
-def _attempt(one: ExecutionRow) -> str:
+def _attempt(one: ExecutionRow, has_disk: bool) -> str:
     now, found = facts.now_ms(), facts.execution_facts(one)
     if one.ended_ms is None and one.started_ms is not None:
         found["run_s"] = Seconds(max(0, now - one.started_ms) / 1000)
     time_s, cpu, memory = (shown(found[key], now) for key in ("run_s", "cpu_s", "peak_memory"))
+    disk = [shown(found[key], now) for key in ("read_bytes", "written_bytes")] if has_disk else []
     ended = (
         f"{found['cause']}{': ' + one.detail if one.detail else ''}, {shown(found['ended'], now)}"
         if one.outcome is not None
         else "runs"
     )
     return clean(
-        f"{one.attempt:<4}{one.worker or '':<12}{shown(found['started'], now):<12}{time_s:>8}{cpu:>9}{memory:>9}  {ended}"
+        f"{one.attempt:<4}{one.worker or '':<12}{shown(found['started'], now):<12}{time_s:>8}{cpu:>9}{memory:>9}"
+        + "".join(f"{size:>9}" for size in disk)
+        + f"  {ended}"
     )
 
 

@@ -21,7 +21,8 @@ from scitq.worker import WorkerId
 
 _COLUMNS = """execution.id, execution.task, worker.name, execution.attempt, execution.assigned, execution.started, execution.ended,
   execution.outcome, execution.stage, execution.exit_code, execution.signal, execution.detail, execution.run_s, execution.cpu_s,
-  execution.peak_memory, execution.wanted from execution left join worker on worker.id = execution.worker"""
+  execution.peak_memory, execution.read_bytes, execution.written_bytes, execution.wanted
+  from execution left join worker on worker.id = execution.worker"""
 
 
 _SUCCEEDED, _RUN = int(Outcome.SUCCEEDED), int(Stage.RUN)
@@ -58,6 +59,8 @@ class Exit(NamedTuple):
     run_s: float | None
     cpu_s: float | None
     peak_memory_bytes: int | None
+    read_bytes: int | None = None
+    written_bytes: int | None = None
 
 
 def begin(db: apsw.Connection, now_ms: int, assignments: Sequence[Assignment]) -> list[Order]:
@@ -224,10 +227,12 @@ def exited(db: apsw.Connection, now_ms: int, end: Exit) -> bool:
     found = query.row(
         db,
         """update execution set exit_code = ?, signal = ?, why = ?, detail = ?, run_s = ?, cpu_s = ?, peak_memory = ?,
-        log_due = ?, collect_due = ?, started = coalesce(started, max(assigned, ?10)), outcome = ?12, stage = ?13,
-        ended = max(?11, assigned, coalesce(started, ?10)) where id = ?14 and ended is null returning task, wanted""",
+        read_bytes = ?, written_bytes = ?, log_due = ?, collect_due = ?,
+        started = coalesce(started, max(assigned, ?12)), outcome = ?14, stage = ?15,
+        ended = max(?13, assigned, coalesce(started, ?12)) where id = ?16 and ended is null returning task, wanted""",
         (
             end.code, end.signal, end.why, end.note, end.run_s, end.cpu_s, end.peak_memory_bytes,
+            end.read_bytes, end.written_bytes,
             log_due, end.collecting, now_ms - int(1000 * (end.run_s or 0)),
             now_ms if success else None, _SUCCEEDED if success else None, _RUN if success else None, end.execution,
         ),
@@ -267,6 +272,8 @@ def _outcome(
         return (Outcome.CANCELLED, None, note) if stopped else (Outcome.LOST, Stage.RUN, "its worker was stopped")
     if why == "recall":
         return Outcome.RECALLED, None, None
+    if why == "memory":
+        return Outcome.OUT_OF_MEMORY, Stage.RUN, note
     if why == "timeout":
         return Outcome.TIMED_OUT, Stage.RUN, note
     if why == "unknown":
@@ -417,5 +424,7 @@ def _execution(row: tuple[Any, ...]) -> ExecutionRow:
         run_s=row[12],
         cpu_s=row[13],
         peak_memory_bytes=row[14],
-        wanted=Wanted(row[15]),
+        read_bytes=row[15],
+        written_bytes=row[16],
+        wanted=Wanted(row[17]),
     )

@@ -52,7 +52,7 @@ create table context(id integer primary key, data text not null unique check(jso
 create table worker(
   id integer primary key autoincrement, name text not null unique check(name <> ''), kind text not null, state integer not null,
   batch integer references batch(id), concurrency integer not null check(concurrency >= 0), prefetch integer check(prefetch >= 0),
-  facts text not null default '{{}}' check(json_valid(facts)),
+  facts text not null default '{{}}' check(json_valid(facts)), stats text check(json_valid(stats)),
   declared text not null default '{{}}' check(json_valid(declared)), note text,
   journal text, acked integer not null default 0, created integer not null, seen integer) strict;
 
@@ -92,7 +92,7 @@ create table execution(
   task integer not null references task(id), worker integer references worker(id), attempt integer not null,
   assigned integer not null, started integer, ended integer,
   outcome integer, stage integer, exit_code integer, signal integer, why text, detail text,
-  run_s real, cpu_s real, peak_memory integer,
+  run_s real, cpu_s real, peak_memory integer, read_bytes integer, written_bytes integer,
   wanted integer not null default 0, slots integer not null default 1, memory integer not null default 0, gpus text,
   log_due integer not null default 0, collect_due integer not null default 0,
   spec text, check((ended is null) = (outcome is null))) strict;
@@ -227,11 +227,14 @@ create view executions as select
   {_words("execution.outcome", {o: o.word for o in Outcome})} as outcome, execution.exit_code, execution.signal, execution.detail,
   execution.assigned / 1000.0 as assigned, execution.started / 1000.0 as started, execution.ended / 1000.0 as ended,
   execution.run_s, execution.cpu_s, execution.peak_memory, batch.name as batch,
-  coalesce(execution.spec, task.spec) ->> '$.command' as command
+  coalesce(execution.spec, task.spec) ->> '$.command' as command, execution.read_bytes, execution.written_bytes
   from execution join task on task.id = execution.task join batch on batch.id = task.batch left join worker on worker.id = execution.worker;
 create view workers as select
   worker.id, worker.name, worker.kind, {_words("worker.state", {w: w.word for w in WorkerState})} as state,
-  worker.concurrency, worker.prefetch, worker.note, worker.seen / 1000.0 as seen
+  worker.concurrency, worker.prefetch, worker.note, worker.seen / 1000.0 as seen,
+  -- when it was last asked
+  worker.stats ->> '$.load' as load, worker.stats ->> '$.cpu' as cpu_use, worker.stats ->> '$.memory_free' as memory_free,
+  worker.stats ->> '$.disk_free' as disk_free, (worker.stats ->> '$.at') / 1000.0 as measured
   from worker;
 """
 

@@ -57,6 +57,40 @@ def in_vain(db: apsw.Connection) -> list[InVain]:
 
 
 @dataclass(frozen=True)
+class Work:
+    """What a worker has done: ended executions by outcome, and what they took together."""
+
+    outcomes: dict[Outcome, int]
+    run_s: float
+    mean_run_s: float | None
+    cpu_s: float
+    read_bytes: int
+    written_bytes: int
+
+    @property
+    def ended(self) -> int:
+        """All of them."""
+        return sum(self.outcomes.values())
+
+
+def work_of(db: apsw.Connection, worker: int) -> Work:
+    """All that a worker has ever done. Reads its whole history: for people who ask, not for the driver."""
+    outcomes: dict[Outcome, int] = {}
+    runs, totals = 0, [0.0, 0.0, 0, 0]
+    for outcome, count, measured, *sums in query.rows(
+        db,
+        """select outcome, count(*), count(run_s), total(run_s), total(cpu_s), total(read_bytes), total(written_bytes)
+        from execution where worker = ? and outcome is not null group by outcome order by outcome""",
+        (worker,),
+    ):
+        outcomes[Outcome(outcome)] = count
+        runs += measured
+        totals = [total + one for total, one in zip(totals, sums, strict=True)]
+    run_s, cpu_s, read, written = totals
+    return Work(outcomes, run_s, run_s / runs if runs else None, cpu_s, int(read), int(written))
+
+
+@dataclass(frozen=True)
 class Usage:
     """What the successful executions of a batch took. `cpu_use` is CPU time by run time: how many CPUs were busy.
 

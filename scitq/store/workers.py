@@ -15,7 +15,8 @@ from scitq.store import query
 from scitq.worker import WorkerId, WorkerRow
 
 _COLUMNS = """worker.id, worker.name, worker.kind, worker.state, batch.name, worker.concurrency, worker.prefetch,
-  worker.facts, worker.declared, worker.note, worker.journal, worker.acked, worker.created, worker.seen
+  worker.facts, worker.declared, worker.note, worker.journal, worker.acked, worker.created, worker.seen,
+  worker.stats
   from worker left join batch on batch.id = worker.batch"""
 
 
@@ -60,6 +61,11 @@ def move(db: apsw.Connection, now_ms: int, worker: WorkerId, state: WorkerState,
 def describe(db: apsw.Connection, worker: WorkerId, facts: Mapping[str, Any]) -> None:
     """Store what the agent says of its machine."""
     db.execute("update worker set facts = ? where id = ?", (json.dumps(facts, separators=(",", ":")), worker))
+
+
+def measure(db: apsw.Connection, worker: WorkerId, stats: Mapping[str, float]) -> None:
+    """Store how busy the agent says that its machine is."""
+    db.execute("update worker set stats = ? where id = ?", (json.dumps(stats, separators=(",", ":")), worker))
 
 
 def advance(db: apsw.Connection, worker: WorkerId, journal: str | None, acked: int, to_journal: str, to: int) -> bool:
@@ -116,6 +122,7 @@ def _worker(row: tuple[Any, ...]) -> WorkerRow:
         acked=row[11],
         created_ms=row[12],
         seen_ms=row[13],
+        measured=row[14],
     )
 
 

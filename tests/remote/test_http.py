@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -206,7 +207,17 @@ def test_held_and_stats_tell_the_facts(driver: Driver) -> None:
     } <= set(held)
     assert held["cpus"] >= 1 and held["memory"] > 1 << 20 and held["slots"] == 2
     stats = driver.ask("GET", "/stats").json()
-    assert stats["disk_free"] > 0 and len(stats["load"]) == 3
+    assert 0 < stats["disk_free"] < stats["disk"] and 0 < stats["memory_free"] < stats["memory"]
+    assert stats["load"] >= 0 and (stats["running"], stats["queued"]) == (0, 0)
+    deadline = time.monotonic() + 30
+    while (busy := driver.ask("GET", "/stats").json()["cpu"]) is None:  # too soon after the look before
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert 0 <= busy <= 1
+    driver.say({"slots": 1}, *({"order": n, "task": n, "argv": ["sleep", "60"]} for n in (1, 2)))
+    stats = driver.ask("GET", "/stats").json()
+    assert (stats["running"], stats["queued"]) == (1, 1)
+    driver.say({"cancel": 1}, {"cancel": 2})
 
 
 @pytest.mark.promise("core 11.1")

@@ -248,5 +248,9 @@ def test_requests_are_given_at_submission(lab: Lab, tmp_path: Path) -> None:
     assert "cpus        2.0" in said
     first, second = lab.json("task", "list")
     assert (first["cpus"], first["memory"]) == (0.5, 100_000_000)
+    [worker] = lab.json("worker", "list")
+    assert lab.json("task", "show", "2")["limits_reason"] == worker["limits_reason"]
+    lab.scitq("worker", "update", "local", "--limits", "off")
+    assert re.search(r"^not held to +all of it on local: switched off$", lab.out("task", "show", "2"), re.MULTILINE)
     assert second["memory"] == 10_000_000 and second["peak_memory"] and second["cpu_s"] is not None
     assert b"memory must be" in lab.scitq("launch", "--memory", "much", "true", code=1).stderr

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import scitq
+from scitq.store import workers
 from tests.shell.conftest import Lab
 
 
@@ -25,6 +26,17 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lab.scitq("up", "--until-done", code=1)
     lab.scitq("launch", "true")
     lab.clean_up()
+    with scitq.open(lab.folder / "lab.scitq", drive=False) as engine:
+        stats = {
+            "load": 0.5,
+            "cpu": 0.25,
+            "memory": 8e9,
+            "memory_free": 2e9,
+            "disk": 1e12,
+            "disk_free": 3e11,
+            "running": 1,
+        }
+        engine._write(lambda db: workers.measure(db, engine.workers()[0].id, {"at": 1_700_000_000_000, **stats}))
     return lab.folder
 
 
@@ -95,16 +107,8 @@ def test_worker_list_and_update(busy: Lab) -> None:
     assert "For tasks that ask it has 5000 CPUs, 64 GB, 2 GPUs." in told
     found = busy.json("worker", "list")[0]
     assert (found["cpus"], found["memory"], found["gpus"], found["holds"]) == (5000.0, 64_000_000_000, ["0", "3"], 0)
-    assert busy.out("worker", "list").splitlines()[1].split() == [
-        "local",
-        "ready",
-        "0/7",
-        "auto",
-        "5000",
-        "64",
-        "GB",
-        "0/2",
-    ]
+    first = busy.out("worker", "list").splitlines()[1].split()
+    assert first[:8] == ["local", "ready", "0/7", "auto", "5000", "64", "GB", "0/2"]
     busy.scitq("worker", "update", "local", "--gpus", "1")
     assert busy.json("worker", "list")[0]["gpus"] == ["0"]
     assert b"memory must be" in busy.scitq("worker", "update", "local", "--memory", "lots", code=1).stderr
@@ -114,9 +118,56 @@ def test_worker_list_and_update(busy: Lab) -> None:
     found = busy.json("worker", "list")[0]
     assert found["cpus"] < 1000 and found["memory"] != 64_000_000_000
 
+    told = busy.out("worker", "update", "local", "--limits", "off")
+    assert "Tasks are not held to what they ask for: switched off." in told
+    found = busy.json("worker", "list")[0]
+    assert (found["limits"], found["limits_reason"]) == ([], "switched off")
+    busy.scitq("worker", "update", "local", "--limits", "on")
+    assert busy.json("worker", "list")[0]["limits_reason"] != "switched off"
+    assert b"on or off" in busy.scitq("worker", "update", "local", "--limits", "maybe", code=2).stderr
+
     assert b"no worker 'nope'" in busy.scitq("worker", "update", "nope", "-C", "1", code=1).stderr
     assert b"a number or auto" in busy.scitq("worker", "update", "local", "-p", "many", code=2).stderr
     assert b"nothing to change" in busy.scitq("worker", "update", "local", code=2).stderr
+
+
+def test_worker_show_tells_what_it_is_how_busy_and_what_it_has_done(busy: Lab) -> None:
+    found = busy.json("worker", "show", "local")
+    assert found["work"]["outcomes"] == {"succeeded": 1, "failed": 3}
+    assert found["work"]["mean_run_s"] == pytest.approx(found["work"]["run_s"] / 4, abs=1e-5)
+    assert found["work"]["cpu_s"] > 0 and found["work"]["written_bytes"] >= 0
+    assert (found["stats"]["disk_free"], found["stats"]["at"]) == (300_000_000_000, "2023-11-14T22:13:20.000Z")
+    assert len(found["limits"]) == 2 or found["limits_reason"]
+
+    lines = {line[:12].strip(): line[12:] for line in busy.out("worker", "show", "local").splitlines()[1:]}
+    assert lines["state"] == "ready" and lines["slots"].startswith("0 of ")
+    assert (
+        "held to" in lines["tasks are"] and lines["memory"] == "2.0 GB of 8.0 GB free" and "B read" in lines["disk I/O"]
+    )
+    assert lines["has run"].startswith("1 succeeded, 3 failed, in ")
+    head, row = busy.out("worker", "list").splitlines()
+    assert head.split() == [
+        "name",
+        "state",
+        "slots",
+        "prefetch",
+        "cpus",
+        "memory",
+        "gpus",
+        "load",
+        "free",
+        "disk",
+        "free",
+    ]
+    assert "held to" in busy.out("worker", "list", "--long") and row.split()[0] == "local"
+
+    assert row.split()[-5:] == ["0.50", "2.0", "GB", "300", "GB"] and re.match(
+        r"0\.50, 25% of its CPUs busy", lines["load"]
+    )
+    sql = "select load, cpu_use, memory_free, disk_free, measured from workers"
+    assert busy.json("sql", sql)[0]["measured"] == 1_700_000_000.0
+    assert b"which worker?" in busy.scitq("worker", "show", code=2).stderr
+    assert b"no worker 'nope'" in busy.scitq("worker", "show", "nope", code=1).stderr
 
 
 def test_batches(busy: Lab) -> None:

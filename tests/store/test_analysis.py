@@ -39,8 +39,8 @@ COLUMNS = {
     "tasks": """id name batch state priority tries unmet_requirements command reason created changed cause exit_code worker
         run_s shell tags retry run_timeout cpus memory gpus""",
     "executions": """id task name attempt worker outcome exit_code signal detail assigned started ended run_s cpu_s
-        peak_memory batch command""",
-    "workers": "id name kind state concurrency prefetch note seen",
+        peak_memory batch command read_bytes written_bytes""",
+    "workers": "id name kind state concurrency prefetch note seen load cpu_use memory_free disk_free measured",
 }
 
 

@@ -7,7 +7,7 @@ replaced by a newer one while tasks run. Output by offset is `outputs`, delivery
     GET /events      ?journal=ID&from=N&wait=S: lines from N on, which acknowledges everything before N
     GET /held        what is not over, as of the offset `end`; facts about the machine
     GET /output/E/out|err   ?from=N&max=M&wait=S: bytes of a stream; Scitq-Size, Scitq-Ended
-    GET /stats, GET /ping   load, memory, disk; whether the agent lives
+    GET /stats, GET /ping   load, CPU, memory, disk, tasks; whether the agent lives
 
 A request with a Scitq-Epoch below the highest that was ever seen is answered 409: its driver has been replaced.
 """
@@ -268,7 +268,7 @@ class Agent:
         elif request.method == "GET" and request.path.startswith("/output/"):
             self.outputs.request(client, request)
         elif route == ("GET", "/stats"):
-            self.reply(client, json_answer(200, machine.stats(self.folder)))
+            self.keeper.ask({"held": 1}, lambda held: self._give_stats(client, held), client)
         elif route == ("GET", "/ping"):
             self.reply(client, json_answer(200, {"pid": os.getpid(), "version": VERSION, "stopping": self.stop}))
         elif request.path in ("/events", "/commands", "/held", "/stats", "/ping"):
@@ -281,6 +281,11 @@ class Agent:
         self.reply(
             client, json_answer(200, {**held, **machine.facts(), "keeper": self.keeper.pid, "epoch": self.epoch})
         )
+
+    def _give_stats(self, client: Client, held: dict[str, Any]) -> None:
+        states = list(held["held"].values())
+        counts = {state: states.count(state) for state in ("running", "queued")}
+        self.reply(client, json_answer(200, {**machine.stats(self.folder), **counts}))
 
     def _check_epoch(self, request: Request) -> None:
         text = request.headers.get("scitq-epoch")

@@ -48,6 +48,8 @@ class Endings:
         while self.due and self.due[0][0] <= now:
             _, key = heapq.heappop(self.due)
             self.leftovers.attend(key, now)
+            if self.tasks.limits.full:
+                self.tasks.limits.retry()
             task = self.tasks.running.get(key)
             if task is not None:
                 self._attend(task, now)
@@ -66,6 +68,8 @@ class Endings:
         elif task.kill_at is not None and now >= task.kill_at:
             task.kill_at = None
             self._signal(task, signal.SIGKILL)
+            if task.box is not None:
+                task.box.kill()
 
     def _signal(self, task: Task, number: int) -> None:
         if task.is_alive(self.journal.id):
@@ -109,6 +113,8 @@ class Endings:
         self.wake(task.kill_at, task.key)
         if task.is_alive(self.journal.id):
             terminate(task.pid)
+        if task.box is not None:
+            task.box.terminate(beside=task.pid)
 
     # Adopted from an earlier keeper.
 

@@ -390,6 +390,7 @@ def main(folder: str, slots: int, ready: int | None) -> int:
             os.close(ready)
         root.say(folder, "keeper", f"started, journal {keeper.journal.id} at {keeper.journal.end}")
         keeper.run()
+        keeper.tasks.limits.end()
     except Exception:
         root.say(folder, "keeper", "died: " + traceback.format_exc())
         return 70

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Collection
 
 from scitq.remote.agent import processes
+from scitq.remote.agent.cgroups import Box
 from scitq.remote.agent.task import Task
 
 POLL_S = 1.0
@@ -36,14 +37,25 @@ def terminate(group: int) -> None:
             os.killpg(group, number)
 
 
+def is_in_group(pid: int, group: int) -> bool:
+    """Whether a process is there, and in this group."""
+    with contextlib.suppress(OSError):
+        return os.getpgid(pid) == group
+    return False
+
+
+def _is_there(group: int, box: Box | None) -> bool:
+    return is_group(group) if box is None else bool(box.members())
+
+
 class Leftovers:
     """What ended executions have left alive. `wake` asks to be called at a time (`attend`, by the loop)."""
 
     def __init__(self, journal: str, wake: Callable[[float, str], None], is_parent: bool) -> None:
         self.journal = journal
         self.wake = wake
-        self.groups: dict[str, tuple[int, float]] = {}
-        """By execution: the group being ended, and when it is killed."""
+        self.groups: dict[str, tuple[int, float, Box | None]] = {}
+        """By execution: the group being ended, when it is killed, and the control group if all in it is to end."""
         self.strangers: dict[int, frozenset[str]] = {}
         """Orphans that became our children, and the executions they may come from."""
         try:
@@ -53,6 +65,8 @@ class Leftovers:
 
     def of(self, task: Task, own: Collection[int], running: Collection[str]) -> bool:
         """Whether anything of an ended task still lives. `own` are the children that are running tasks."""
+        if task.box is not None and task.box.folders:
+            return self._of_boxed(task, task.box)
         if task.is_adopted:
             return self._of_adopted(task)
         if self.children >= 0:
@@ -80,6 +94,15 @@ class Leftovers:
             self.end(task.key, task.pid, task.grace)
         return bool(found)
 
+    def _of_boxed(self, task: Task, box: Box) -> bool:
+        """The same where the system knows all that belongs to the task. What did not end by itself ends as a whole."""
+        members = box.members()
+        if members and task.why is not None:
+            self.end(task.key, task.pid, task.grace, box)
+        elif any(is_in_group(pid, task.pid) for pid in members):
+            self.end(task.key, task.pid, task.grace)
+        return bool(members)
+
     @staticmethod
     def _owners(pid: int, task: Task, running: Collection[str]) -> frozenset[str]:
         """Which executions a stranger may come from; any that lives, when it does not say."""
@@ -88,28 +111,36 @@ class Leftovers:
                 return frozenset({os.fsdecode(entry[16:])})
         return frozenset({task.key, *running})
 
-    def end(self, key: str, group: int, grace: float) -> None:
-        """End what is left of the group of an ended execution: TERM now, KILL after the grace."""
-        terminate(group)
+    def end(self, key: str, group: int, grace: float, box: Box | None = None) -> None:
+        """End what is left of the group of an ended execution, or of its control group: TERM now, KILL after the grace."""
+        if box is None:
+            terminate(group)
+        else:
+            box.terminate()
         now = time.monotonic()
-        self.groups[key] = (group, now + grace)
+        self.groups[key] = (group, now + grace, box)
         self.wake(min(now + grace, now + POLL_S), key)
 
     def reaped(self) -> None:
         """Some of our children are gone: perhaps the last ones of a group."""
         if self.groups:
-            self.groups = {key: left for key, left in self.groups.items() if is_group(left[0])}
+            self.groups = {key: left for key, left in self.groups.items() if _is_there(left[0], left[2])}
 
     def attend(self, key: str, now: float) -> None:
         """Forget a group that is gone, kill one whose grace is over."""
         if key not in self.groups:
             return
-        group, until = self.groups[key]
-        if not is_group(group):
+        group, until, box = self.groups[key]
+        if not _is_there(group, box):
             del self.groups[key]
         elif now >= until:
             del self.groups[key]
-            self._kill(group, key)
+            if box is None:
+                self._kill(group, key)
+            else:
+                box.kill()
+                for later in (0.1, POLL_S, 10 * POLL_S):  # the end of those that are not our children is not told
+                    self.wake(now + later, "")
         else:
             self.wake(min(until, now + POLL_S), key)
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from scitq.remote.agent.task import Task
 
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
+# In blocks of 512 bytes; elsewhere it is a number of operations, of any size.
+_COUNTS_BLOCKS = sys.platform == "linux"
 
 
 def start_line(order: Order, slot: int, at: float, b: float, m: float) -> str:
@@ -23,6 +25,8 @@ def start_line(order: Order, slot: int, at: float, b: float, m: float) -> str:
         extra += f',"timeout":{order.timeout!r}'
     if order.deliver is not None:
         extra += f',"deliver":{quoted(order.deliver)}'
+    if order.box is not None:
+        extra += f',"box":{json.dumps(order.box.folders)}'
     if order.slots != 1:
         extra += f',"slots":{order.slots}'
     if order.grace != GRACE_S:
@@ -65,16 +69,32 @@ class Exit:
             ',"ecut":true' if self.ecut else "",
             f',"note":{quoted(self.note)}' if self.note else "",
             f',"left":{task.pid},"grace":{task.grace!r}' if self.is_left else "",
+            f',"box":{json.dumps(task.box.folders)}' if self.is_left and task.box is not None else "",
             f',"kept":{_json(self.is_kept)},"collect":{_json(self.collect)}',
             f',"deliver":{quoted(task.deliver or "")}' if self.collect else "",
             f',"at":{time.time():.3f},"run":{self.run:.6f}',
         ]
-        usage = self.usage
-        if usage is not None:
-            rss = usage.ru_maxrss * _RSS_UNIT
-            parts.append(f',"u":{usage.ru_utime:.6f},"s":{usage.ru_stime:.6f},"rss":{rss}')
+        if self.usage is not None:
+            parts.append(usage_of(self.usage))
         parts.append("}")
         return "".join(parts)
+
+
+def usage_of(usage: Any) -> str:
+    """What a program and all the children that it waited for used, as the system counted it anyway.
+
+    u, s            CPU seconds, their own and the system's for them
+    rss             bytes of memory at the peak of the largest of the processes (not of all of them together)
+    read, written   bytes that came from or are to go to a disk for them; absent for 0, null where it is not counted.
+                    Not what they find in memory because somebody read it before, or take back before it reaches the
+                    disk; nor pipes, sockets and most network disks.
+    """
+    text = f',"u":{usage.ru_utime:.6f},"s":{usage.ru_stime:.6f},"rss":{usage.ru_maxrss * _RSS_UNIT}'
+    if not _COUNTS_BLOCKS:
+        text += ',"read":null,"written":null'
+    elif usage.ru_inblock or usage.ru_oublock:
+        text += f',"read":{usage.ru_inblock * 512},"written":{usage.ru_oublock * 512}'
+    return text
 
 
 def never_ran(identity: Any, why: str, code: int | None, note: str | None) -> str:

@@ -15,6 +15,7 @@ Pure reading of one JSON object, and an append-only file. Queueing and running i
     cap       bytes kept of each stream (1 GiB)
     cpu       what CPU says; absent: this machine's share of a slot
     deliver   absolute: where a non-empty output folder goes after success
+    limit     {"memory": bytes, "cpus": number}: what the system must not let it exceed, if it can
 
 Unknown keys are ignored. Texts may carry bytes that are no UTF-8 as surrogate escapes, never NUL.
 """
@@ -23,7 +24,10 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from scitq.remote.agent.cgroups import Box
 
 CAP_BYTES = 1 << 30
 GRACE_S = 10.0
@@ -90,11 +94,18 @@ def _variables(order: dict[str, Any], name: str) -> dict[str, str]:
     return value
 
 
+def _limits(value: Any) -> dict[str, float]:
+    if not isinstance(value, dict):
+        raise BadOrder("limit must be an object")
+    found = {name: _number(value, name, low) for name, low in (("memory", 1), ("cpus", 0.001))}
+    return {name: number for name, number in found.items() if number is not None}
+
+
 class Order:
     """One accepted order, checked."""
 
-    __slots__ = ("argv", "base", "cap", "cpu", "cwd", "deliver", "env", "gpus", "grace", "id", "key", "memory", "raw", "script",
-                 "slots", "task", "timeout")  # fmt: skip
+    __slots__ = ("argv", "base", "box", "cap", "cpu", "cwd", "deliver", "env", "gpus", "grace", "id", "key", "limit", "memory", "raw",
+                 "script", "slots", "task", "timeout")  # fmt: skip
 
     def __init__(self, raw: dict[str, Any]) -> None:
         self.raw = raw
@@ -135,6 +146,10 @@ class Order:
         self.slots = int(_number(raw, "slots", 1) or 1)
         memory = _number(raw, "memory", 1)
         self.memory = None if memory is None else int(memory)
+        limit = raw.get("limit")
+        self.limit = None if limit is None else _limits(limit)
+        self.box: Box | None = None
+        """The group that keeps it to its limit, once it is about to start."""
         gpus = raw.get("gpus", [])
         if not isinstance(gpus, list):
             raise BadOrder("gpus must be a list of ids")

@@ -12,6 +12,7 @@ import time
 from typing import Any
 
 from scitq.remote.agent import processes
+from scitq.remote.agent.cgroups import Box
 from scitq.remote.agent.journal import Journal
 from scitq.remote.agent.orders import BadOrder, Order, OrderFile, key_of
 from scitq.remote.agent.slots import Slot, discard
@@ -28,8 +29,8 @@ class Facts:
         """Start lines (with pid, if known) that have no exit line."""
         self.ended: dict[str, int] = {}
         self.owed: dict[str, dict[str, Any]] = {}
-        self.left: dict[str, tuple[int, float]] = {}
-        """Process groups that outlived their execution and were being ended, with their grace."""
+        self.left: dict[str, tuple[int, float, list[str]]] = {}
+        """Process groups that outlived their execution and were being ended: their grace, their control group if any."""
         self.acked = 0
         self.last_exit = 0
         self.is_fresh = False
@@ -50,7 +51,7 @@ class Facts:
             self.ended[key] = at
             self.last_exit = at + 1
             if line.get("left"):
-                self.left[key] = (int(line["left"]), float(line["grace"]))
+                self.left[key] = (int(line["left"]), float(line["grace"]), line.get("box", []))
             if line.get("collect"):
                 self.owed[key] = {"id": line["id"], "deliver": line["deliver"]}
         elif kind == "collected":
@@ -136,9 +137,13 @@ def resume(tasks: Tasks, facts: Facts) -> None:
             task = Task({**started, "pid": started.get("pid", -1), "m": time.monotonic()}, slot)
             task.is_adopted = True
             tasks.lost(task)
-    for key, (group, grace) in facts.left.items():
-        if any(each.group == group for each in processes.with_execution(key, journal.id).values()):
+    for key, (group, grace, box) in facts.left.items():
+        if box and Box(box).members():
+            tasks.endings.leftovers.end(key, group, grace, Box(box))
+            tasks.limits.full.append(Box(box))
+        elif any(each.group == group for each in processes.with_execution(key, journal.id).values()):
             tasks.endings.leftovers.end(key, group, grace)
+    tasks.limits.begin(tasks.running)
     # What the journal now says about outputs must be written before the slots that hold them are cleared.
     if not journal.flush():
         raise OSError(28, "the disk is full")

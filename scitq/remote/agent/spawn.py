@@ -10,6 +10,7 @@ import os
 import signal
 import stat
 import time
+from typing import Any
 
 from scitq.remote.agent.orders import Order
 from scitq.remote.agent.slots import Slot
@@ -134,6 +135,10 @@ class Spawner:
                     raise CannotSpawn(126, f"{order.cwd}: cannot run there: {error.strerror}") from None
             program = find(argv[0], env.get("PATH", DEFAULT_PATH))
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+            more: tuple[tuple[Any, ...], ...] = ()
+            if order.box is not None and order.box.folders:
+                program, argv, env = order.box.launcher(program, argv, env)
+                more = ((os.POSIX_SPAWN_DUP2, order.box.file, 3),)
             return os.posix_spawn(
                 program,
                 argv,
@@ -143,6 +148,7 @@ class Spawner:
                     (os.POSIX_SPAWN_DUP2, self.null, 0),
                     (os.POSIX_SPAWN_OPEN, 1, slot.out_path, flags, 0o600),
                     (os.POSIX_SPAWN_OPEN, 2, slot.err_path, flags, 0o600),
+                    *more,
                 ),
                 setsid=True,
                 setsigmask=(),
@@ -151,14 +157,15 @@ class Spawner:
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC):
                 raise NoRoom(f"{argv[0]}: cannot start a process: {error.strerror}") from error
-            raise CannotSpawn(*_refused(argv[0], error)) from error
+            raise CannotSpawn(*refused(argv[0], error)) from error
         except ValueError as error:  # what posix_spawn itself finds impossible to pass on
             raise CannotSpawn(126, f"{argv[0]}: {error}") from error
         finally:
             os.fchdir(self.root)
 
 
-def _refused(program: str, error: OSError) -> tuple[int, str]:
+def refused(program: str, error: OSError) -> tuple[int, str]:
+    """The exit code and the note for a program that the system would not start."""
     if error.errno == errno.ENOENT:
         return 127, f"{program}: no such program (or the interpreter in its first line is missing)"
     if error.errno == errno.E2BIG:

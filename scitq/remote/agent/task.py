@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from scitq.remote.agent import processes
+from scitq.remote.agent.cgroups import Box
 from scitq.remote.agent.orders import CAP_BYTES, GRACE_S, key_of
 from scitq.remote.agent.slots import Slot
 
@@ -14,7 +15,7 @@ class Task:
     """A started execution and the slot it runs in."""
 
     __slots__ = (
-        "at", "b", "cap", "deliver", "ecut", "grace", "id", "is_adopted", "key", "kill_at", "m", "ocut", "pid",
+        "at", "b", "box", "cap", "deliver", "ecut", "grace", "id", "is_adopted", "key", "kill_at", "m", "ocut", "pid",
         "pidfd", "slot", "slots", "suspended_at", "terminated", "timeout", "why",
     )  # fmt: skip
 
@@ -35,6 +36,9 @@ class Task:
         self.pid: int = facts.get("pid", 0)
         """0 before the spawn, -1 when it was never written down."""
         self.why: str | None = facts.get("why")
+        box = facts.get("box")
+        self.box = None if box is None else Box(box)
+        """The control group that limits it, if any."""
         self.terminated = False
         self.suspended_at: float | None = None
         """Since when it is stopped (SIGSTOP) on request."""
@@ -49,6 +53,8 @@ class Task:
         known |= {"pid": self.pid, "grace": self.grace, "cap": self.cap}
         if self.slots > 1:
             known["slots"] = self.slots
+        if self.box is not None:
+            known["box"] = self.box.folders
         for name in ("timeout", "deliver", "why"):
             if getattr(self, name) is not None:
                 known[name] = getattr(self, name)

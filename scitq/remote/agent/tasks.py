@@ -15,6 +15,7 @@ from typing import Any
 from scitq.remote.agent import lines, machine, processes, root
 from scitq.remote.agent.endings import Endings
 from scitq.remote.agent.journal import Journal
+from scitq.remote.agent.limits import Limits
 from scitq.remote.agent.lines import Exit
 from scitq.remote.agent.orders import Order, key_of
 from scitq.remote.agent.slots import Slot, has_output
@@ -61,6 +62,7 @@ class Tasks:
         self.base = own_base()
         self.cpus = machine.cpus()
         self.endings = Endings(self)
+        self.limits = Limits(journal.id)
 
     def is_known(self, key: str) -> bool:
         """Whether an order of this id was taken before."""
@@ -124,6 +126,8 @@ class Tasks:
         ready = [(order, slot) for order, slot in batch if self._is_prepared(order, slot)]
         at, b, m = time.time(), processes.boot_time(), time.monotonic()
         for order, slot in ready:
+            if order.limit is not None:
+                order.box = self.limits.box(order.key, order.limit)
             journal.add(lines.start_line(order, slot.number, at, b, m))
         if not journal.flush():
             # The lines will be written some time. These orders are not started, and the journal says so as well.
@@ -157,6 +161,10 @@ class Tasks:
         task.timeout, task.grace, task.cap, task.deliver = order.timeout, order.grace, order.cap, order.deliver
         task.slots = order.slots
         cpu = max(1, self.cpus // max(1, self.slots))
+        if order.box is not None:
+            task.box = order.box
+            for problem in order.box.make():
+                root.say(self.folder, "keeper", f"execution {order.key}: {problem}")
         try:
             task.pid = self.spawner.start(order, slot, environment(order, slot, self.base, self.journal.id, cpu))
         except CannotSpawn as error:
@@ -211,6 +219,8 @@ class Tasks:
             if task is not None:
                 found.append((task, status, usage))
         leftovers.reaped()
+        if self.limits.full:
+            self.limits.retry()
         for task, status, usage in found:
             if os.WIFSIGNALED(status):
                 self._finish(task, Exit(None, os.WTERMSIG(status), task.why, None, usage))
@@ -230,6 +240,8 @@ class Tasks:
         has_run = task.pid != 0
         if has_run:
             end.run = max(0.0, now - task.m)
+        if task.box is not None:
+            self._judge(task, end)
         is_alone = not has_run or not self.endings.leftovers.of(task, self.pids.keys(), self.running.keys())
         end.is_left = task.key in self.endings.leftovers.groups
         is_whole = self._read_streams(task, end)
@@ -248,12 +260,22 @@ class Tasks:
         else:
             slot.is_dirty = end.on > 0 or end.en > 0
         self._record(end.line(task), now, task.key)
+        if task.box is not None:
+            self.limits.release(task.box)
         if end.collect:
             self.owed[task.key] = {"id": task.id, "deliver": task.deliver}
             self.left.append(self.owed[task.key])
         elif end.is_kept and end.is_success:
             self.left.append({"id": task.id, "inline": end.o is not None and end.e is not None})
         self._free(slot)
+
+    def _judge(self, task: Task, end: Exit) -> None:
+        """What the system says of the end of an execution with limits."""
+        assert task.box is not None
+        if problem := self.limits.judge(task.box, end):
+            root.say(self.folder, "keeper", f"execution {task.key}: {problem}")
+        if end.why == "memory":
+            task.why = end.why  # a part of it is gone: what is left of it is ended
 
     @staticmethod
     def _read_streams(task: Task, end: Exit) -> bool:
@@ -334,7 +356,14 @@ class Tasks:
         states.update(dict.fromkeys(self.running, "running"))
         states.update(dict.fromkeys(self.owed, "collecting"))
         ends = {"journal": self.journal.id, "base": self.journal.segments[0], "end": self.journal.tail}
-        return {"held": states, "slots": self.slots, **ends, "last_exit": self.last_exit, "acked": self.acked}
+        return {
+            "held": states,
+            "slots": self.slots,
+            **ends,
+            "last_exit": self.last_exit,
+            "acked": self.acked,
+            **self.limits.told(),
+        }
 
     def carried(self) -> list[str]:
         """The head of a new segment: what is live and told nowhere else once the old segments are gone."""

@@ -45,6 +45,17 @@ FACTS = {
     "host": "laptop",
     "version": "",
 }
+STATS = {
+    "at": 1_700_000_000_000,
+    "load": 0.5,
+    "cpu": 0.25,
+    "memory": 8 << 30,
+    "memory_free": 2 << 30,
+    "disk": 10**12,
+    "disk_free": 10**11,
+    "running": 1,
+    "queued": 0,
+}
 
 
 def main(folder: Path) -> Path:
@@ -150,7 +161,7 @@ def make_anonymous(path: Path) -> None:
     """Take the machine's names out of a file that nobody has open."""
     db = sqlite3.connect(path)
     db.execute("update lead set pid = 1, host = 'laptop', machine = 'machine', boot = 'boot', program = 'python'")
-    db.execute("update worker set facts = ?, note = null", (json.dumps(FACTS),))
+    db.execute("update worker set facts = ?, stats = ?, note = null", (json.dumps(FACTS), json.dumps(STATS)))
     db.commit()
     db.execute("pragma wal_checkpoint(truncate)")
     db.execute("vacuum")
