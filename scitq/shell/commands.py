@@ -190,8 +190,9 @@ COMMANDS: tuple[Command, ...] = (
         "task stats", "stats:stats",
         """What tasks used beside what they asked for, by batch, and what to ask for.
 
-        CPUs: how many were busy (95 of 100 tasks had no more). The proposal comes after 3 successes: so many CPUs, and the
-        largest memory with a fifth on top.""",
+        CPUs: how many were busy (95 of 100 tasks had no more). Memory: of the largest process of a task; one that runs several
+        large ones at once needs more. The proposal comes after 3 successes: so many CPUs, and the largest memory with a fifth
+        on top; or twice what was too little for a task.""",
         (Option(("-b", "--batch"), "Only this batch.", metavar="BATCH"), _LONG, _NO_HEAD),
     ),
     Command("task relaunch", "editing:relaunch", "Queue ended tasks once more; what they blocked goes on.", _MANY),

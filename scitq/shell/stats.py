@@ -8,7 +8,7 @@ from typing import Any
 
 from scitq.engine import Engine
 from scitq.shell import facts
-from scitq.shell.answers import Bytes, Column, Rows, Seconds
+from scitq.shell.answers import Bytes, Column, Rows, Seconds, several
 from scitq.store import summary, tasks
 from scitq.store.summary import Usage
 from scitq.task import Need
@@ -17,6 +17,9 @@ from scitq.task import Need
 ENOUGH = 3
 # What a program needs varies, and a limit that is met kills it.
 MARGIN = 1.2
+# What a task would have used that was stopped at its limit is not known: twice as much is tried.
+DOUBLE = 2
+SHOWN = 5
 # The CPU time of one busy thread comes out a little above its run time; that is no second CPU.
 NOISE = 0.1
 
@@ -31,21 +34,34 @@ def stats(engine: Engine, args: SimpleNamespace) -> Rows:
     columns += [Column(f"run_s_{key}", word) for key, word in (("median", "time"), ("p95", "p95"), ("max", "max"))]
     if args.long:
         columns += [Column("cpu_s", "CPU time"), Column("_use", "mean CPUs")]
+        columns += [Column("read_median", "read"), Column("written_median", "written")]
     columns += [
         Column("_use_p95", "CPUs"), Column("memory_median", "memory"), Column("memory_max", "peak"),
+        *([Column("out_of_memory", "too little")] if any(one.out_of_memory for one in found) else ()),
         Column("_asked", "asked", gives=True), Column("_proposal", "proposal", gives=True),
     ]  # fmt: skip
     return Rows(columns, rows, _notes(engine, found), head=bool(rows) and not args.no_header, cut=not args.long)
 
 
 def propose(used: Usage) -> Need | None:
-    """What to ask for next time, after enough successes: the CPUs that were busy, and the most memory with a margin."""
-    if used.runs < ENOUGH:
-        return None
+    """What to ask for next time, after enough successes: the CPUs that were busy, and the most memory with a margin.
+
+    Tasks that were out of memory count at once: more than they had is needed, whatever the others took.
+    """
     cpus = None if used.cpu_use_p95 is None else max(1, math.ceil(used.cpu_use_p95 - NOISE))
-    memory = None if not used.memory_max else rounded_up(used.memory_max * MARGIN)
-    gpus = used.asked.gpus
-    return Need(cpus, memory, gpus) if cpus or memory else None
+    memory = (used.memory_max or 0) * MARGIN
+    if used.runs < ENOUGH:
+        cpus, memory = None, 0.0
+    memory = max(memory, (used.memory_short or 0) * DOUBLE)
+    return Need(cpus, rounded_up(memory) or None, used.asked.gpus) if cpus or memory else None
+
+
+def options(need: Need) -> str:
+    """What is asked for as one would type it: `--cpus 2 --memory 2.4G`."""
+    words = [f"--cpus {need.cpus:g}"] if need.cpus else []
+    words += [f"--memory {need.memory / 1e9:g}G"] if need.memory else []
+    words += [f"--gpus {need.gpus}"] if need.gpus else []
+    return " ".join(words)
 
 
 def rounded_up(count: float) -> int:
@@ -60,7 +76,9 @@ def _row(used: Usage) -> dict[str, Any]:
         "batch": used.batch, "runs": used.runs, "run_s_median": _seconds(used.run_s_median), "run_s_p95": _seconds(used.run_s_p95),
         "run_s_max": _seconds(used.run_s_max), "cpu_s": _seconds(used.cpu_s), "cpu_use": _rounded(used.cpu_use),
         "cpu_use_p95": _rounded(used.cpu_use_p95), "memory_median": _bytes(used.memory_median), "memory_max": _bytes(used.memory_max),
+        "read_median": _bytes(used.read_median), "written_median": _bytes(used.written_median), "out_of_memory": used.out_of_memory,
         "asked": _need(used.asked), "proposal": None if proposal is None else _need(proposal),
+        "options": None if proposal is None else options(proposal),
         "_use": _cpus(used.cpu_use), "_use_p95": _cpus(used.cpu_use_p95), "_asked": used.asked.describe(),
         "_proposal": "" if proposal is None else proposal.describe(),
     }  # fmt: skip
@@ -69,15 +87,15 @@ def _row(used: Usage) -> dict[str, Any]:
 def _notes(engine: Engine, found: list[Usage]) -> list[str]:
     if not found:
         return ["Nothing has succeeded yet: there is nothing to tell."]
-    able = [(used.batch, proposal) for used in found if (proposal := propose(used)) is not None]
+    able = [(used, proposal) for used in found if (proposal := propose(used)) is not None]
     if not able:
         return [f"A proposal comes after {ENOUGH} successes."]
-    batch, need = able[0]
-    options = f"--cpus {need.cpus:g}" if need.cpus else ""
-    options += f" --memory {need.memory / 1e9:g}G" if need.memory else ""
-    options += f" --gpus {need.gpus}" if need.gpus else ""
-    name = facts.quoted(batch)
-    return [f"To ask for it from now on: {facts.command_for(engine, f'batch set {name} {options.strip()}')}"]
+    lines = []
+    for used, need in able[:SHOWN]:
+        command = facts.command_for(engine, f"batch set {facts.quoted(used.batch)} {options(need)}")
+        short = f", {used.out_of_memory:,} that had too little memory" if used.out_of_memory else ""
+        lines.append(f"From {several(used.runs, 'success', 'successes')}{short}. To ask for it from now on: {command}")
+    return lines
 
 
 def _need(need: Need) -> dict[str, Any]:

@@ -94,7 +94,8 @@ def work_of(db: apsw.Connection, worker: int) -> Work:
 class Usage:
     """What the successful executions of a batch took. `cpu_use` is CPU time by run time: how many CPUs were busy.
 
-    `asked` are the largest requests among their tasks. None: it was never measured.
+    `asked` are the largest requests among their tasks. Memory is that of the largest process of a task. Others were
+    `out_of_memory`; `memory_short` is the most that one of these had asked for. None: it was never measured.
     """
 
     batch: str
@@ -108,19 +109,29 @@ class Usage:
     memory_median: int | None
     memory_max: int | None
     asked: Need
+    read_median: int | None = None
+    written_median: int | None = None
+    out_of_memory: int = 0
+    memory_short: int | None = None
 
 
 class _Figures:
     """What the executions of one batch took, as they are read. Compact: there may be millions."""
 
     def __init__(self) -> None:
-        self.runs = 0
+        self.runs = self.out_of_memory = self.memory_short = 0
         self.run_s, self.cpu_s, self.cpu_use, self.memory = array("d"), array("d"), array("d"), array("q")
+        self.read, self.written = array("q"), array("q")
         self.measured_s = 0.0
         self.asked: tuple[float, int, int] = (0.0, 0, 0)
 
-    def add(self, run_s: float | None, cpu_s: float | None, memory: int | None) -> None:
+    def add(
+        self, run_s: float | None, cpu_s: float | None, memory: int | None, read: int | None, written: int | None
+    ) -> None:
         """One execution."""
+        if read is not None and written is not None:
+            self.read.append(read)
+            self.written.append(written)
         self.runs += 1
         if run_s is not None:
             self.run_s.append(run_s)
@@ -141,6 +152,8 @@ class _Figures:
             cpu_s=sum(self.cpu_s) if self.cpu_s else None, cpu_use=sum(self.cpu_s) / self.measured_s if self.measured_s else None,
             cpu_use_p95=_rank(cpu_use, 95), memory_median=_rank(memory, 50), memory_max=_rank(memory, 100),
             asked=Need(cpus or None, bytes_ or None, gpus or None),
+            read_median=_rank(sorted(self.read), 50), written_median=_rank(sorted(self.written), 50),
+            out_of_memory=self.out_of_memory, memory_short=self.memory_short or None,
         )  # fmt: skip
 
 
@@ -153,20 +166,27 @@ def usage(db: apsw.Connection, batch: str | None = None) -> list[Usage]:
     needs = {id: values for id, *values in query.rows(db, "select id, cpus, memory, gpus from need")}
     found = {id: _Figures() for id in names}
     asked: set[tuple[int, int]] = set()
-    for id, need, run_s, cpu_s, memory in db.execute(
-        f"""select task.batch, task.need, run_s, cpu_s, peak_memory from execution join task on task.id = execution.task
-        where outcome = {int(Outcome.SUCCEEDED)} and (?1 is null or task.batch = (select id from batch where name = ?1))""",
+    for outcome, reserved, id, need, *figures in db.execute(
+        f"""select outcome, execution.memory, task.batch, task.need, run_s, cpu_s, peak_memory, read_bytes, written_bytes
+        from execution join task on task.id = execution.task
+        where outcome in ({int(Outcome.SUCCEEDED)}, {int(Outcome.OUT_OF_MEMORY)})
+        and (?1 is null or task.batch = (select id from batch where name = ?1))""",
         (batch,),
     ):
-        if id in found:  # not of a batch that was made a moment ago
-            found[id].add(run_s, cpu_s, memory)
+        if id not in found:
+            continue  # of a batch that was made a moment ago
+        if outcome == Outcome.OUT_OF_MEMORY:
+            found[id].out_of_memory += 1
+            found[id].memory_short = max(found[id].memory_short, reserved)
+        else:
+            found[id].add(*figures)
             asked.add((id, need))
     for id, need in asked:
         if need not in needs:
             continue
         cpus, memory, gpus = found[id].asked
         found[id].asked = (max(cpus, needs[need][0]), max(memory, needs[need][1]), max(gpus, needs[need][2]))
-    return [figures.usage(names[id]) for id, figures in found.items() if figures.runs]
+    return [of_batch.usage(names[id]) for id, of_batch in found.items() if of_batch.runs or of_batch.out_of_memory]
 
 
 def _rank(values: Sequence[T], percent: int) -> T | None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import scitq
-from scitq.shell.stats import propose, rounded_up
+from scitq.shell.stats import options, propose, rounded_up
 from scitq.states import Outcome, TaskState
 from scitq.store import summary
 from scitq.store.summary import Usage
@@ -28,6 +30,14 @@ def test_proposal_is_busy_cpus_and_the_peak_with_a_margin() -> None:
     assert propose(used(cpu_use_p95=2.5, memory_max=None)) == Need(3, None, None)
     assert propose(used(cpu_use_p95=None, memory_max=None)) is None
     assert propose(used(runs=2)) is None
+
+
+def test_what_was_too_little_for_a_task_is_doubled() -> None:
+    short: dict[str, Any] = {"out_of_memory": 1, "memory_short": 4_000_000_000}
+    assert propose(dataclasses.replace(used(memory_max=3_900_000_000), **short)) == Need(1, 8_000_000_000, None)
+    assert propose(dataclasses.replace(used(memory_max=20_000_000_000), **short)) == Need(1, 24_000_000_000, None)
+    assert propose(dataclasses.replace(used(runs=0), **short)) == Need(None, 8_000_000_000, None)
+    assert options(Need(2.0, 2_400_000_000, 1)) == "--cpus 2 --memory 2.4G --gpus 1"
 
 
 @pytest.mark.parametrize(
@@ -85,7 +95,9 @@ def test_stats_show_what_was_used_and_propose(history: Lab) -> None:
     assert head.split() == ["batch", "runs", "time", "p95", "max", "CPUs", "memory", "peak", "asked", "proposal"]
     assert re.fullmatch(r"a b +20 +10 s +19 s +20 s +0.5 +1.0 GB +2.0 GB +4 CPUs, 8 GB +1 CPU, 2.4 GB", first)
     assert second.split() == ["c", "1"]
-    assert ended.stderr == b"To ask for it from now on: scitq batch set 'a b' --cpus 1 --memory 2.4G\n"
+    assert (
+        ended.stderr == b"From 20 successes. To ask for it from now on: scitq batch set 'a b' --cpus 1 --memory 2.4G\n"
+    )
     history.scitq("batch", "set", "a b", "--cpus", "1", "--memory", "2.4G")
     assert history.json("batch", "list")[0]["defaults"] == {"cpus": 1.0, "memory": 2_400_000_000}
 
@@ -94,11 +106,24 @@ def test_stats_as_data(history: Lab) -> None:
     found = history.json("task", "stats", "-b", "a b")
 
     assert [row["batch"] for row in found] == ["a b"]
+    assert found[0]["options"] == "--cpus 1 --memory 2.4G"
     assert found[0]["proposal"] == {"cpus": 1, "memory": 2_400_000_000, "gpus": None}
     assert (found[0]["asked"]["cpus"], found[0]["run_s_p95"], found[0]["memory_max"]) == (4.0, 19.0, 2_000_000_000)
     assert history.json("task", "stats", "-b", "c")[0]["proposal"] is None
     assert b"A proposal comes after 3 successes" in history.scitq("task", "stats", "-b", "c").stderr
     assert b"no batch is named 'd'" in history.scitq("task", "stats", "-b", "d", code=1).stderr
+
+
+def test_a_batch_that_was_out_of_memory_is_told_to_ask_for_more(history: Lab) -> None:
+    with scitq.open(history.folder / "lab.scitq", drive=False) as engine:
+        sql = "insert into execution(task, attempt, assigned, started, ended, outcome, memory) values (1, 2, 1, 1, 2, ?, 8000000000)"
+        engine._write(lambda db: db.execute(sql, (int(Outcome.OUT_OF_MEMORY),)))
+
+    found = history.json("task", "stats", "-b", "a b")[0]
+    assert (found["runs"], found["out_of_memory"], found["options"]) == (20, 1, "--cpus 1 --memory 16G")
+    ended = history.scitq("task", "stats", "-b", "a b")
+    assert b"too little" in ended.stdout.splitlines()[0]
+    assert b"From 20 successes, 1 that had too little memory. To ask" in ended.stderr
 
 
 def test_stats_without_history(lab: Lab) -> None:
