@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scitq.errors import AgentFailed
-from scitq.remote.agent import address, root
+from scitq.remote.agent import address, processes, root
 from scitq.remote.agent.__main__ import FLAGS
 from scitq.remote.bundle import bundle, is_whole, store
 
@@ -39,13 +39,14 @@ def ensure(folder: Path, *, linger: float = 60, command: Sequence[str] | None = 
         ) from error
     program = list(command) if command is not None else [sys.executable, *FLAGS, _program(place)]
     program += ["agent", "--root", place, "--linger", f"{linger:g}"]
-    _start(place, program)
+    started = _start(place, program)
     deadline, pause = time.monotonic() + DEADLINE_S, 0.002
     again = time.monotonic() + AGAIN_S
     while not _answers(place):
         now = time.monotonic()
-        if now > again and not root.is_locked(place, "agent.lock"):
-            _start(place, program)  # somebody killed it before it could listen
+        # One that is there and has no lock yet waits for it; a second one would take over when the first is stopped.
+        if now > again and not root.is_locked(place, "agent.lock") and processes.facts(started) is None:
+            started = _start(place, program)  # somebody killed it before it could listen
             again = now + 2 * AGAIN_S
         if now > deadline:
             raise AgentFailed(
@@ -75,24 +76,32 @@ def _program(place: str) -> str:
     return str(own)
 
 
-def _start(place: str, program: list[str]) -> None:
-    """Start a process that is nobody's child: a shell starts it and ends."""
+def _start(place: str, program: list[str]) -> int:
+    """Start a process that is nobody's child: a shell starts it and ends. Returns its pid."""
+    reading, writing = os.pipe()
     log = os.open(os.path.join(place, "agent.log"), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         shell = os.posix_spawn(
             "/bin/sh",
-            ["sh", "-c", '"$@" &', "sh", *program],
+            ["sh", "-c", '"$@" 3>&- & echo $! >&3', "sh", *program],
             os.environ,
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                 (os.POSIX_SPAWN_DUP2, log, 1),
                 (os.POSIX_SPAWN_DUP2, log, 2),
+                (os.POSIX_SPAWN_DUP2, writing, 3),
             ],
             setsid=True,
         )
     finally:
         os.close(log)
+        os.close(writing)
+    try:
+        told = os.read(reading, 100)
+    finally:
+        os.close(reading)
     os.waitpid(shell, 0)
+    return int(told or b"0")
 
 
 def _answers(place: str) -> bool:

@@ -245,3 +245,12 @@ def test_an_agent_that_is_ending_is_followed_by_a_new_one(root: Path) -> None:
     assert driver.held()["pid"] != old
     assert driver.exit_of(1)["why"] == "cancel"
     driver.close()
+
+
+def test_one_that_is_slow_to_start_is_not_started_twice(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second one would wait, and take over when the first is stopped: somebody's folder would have an agent again."""
+    monkeypatch.setattr(local, "AGAIN_S", 0.01)
+    slow = 'echo start >> "$0"; sleep 0.5; exec "$@"'
+    program = [sys.executable, "-I", "-S", "-X", "utf8", str(bundle()[0])]
+    local.ensure(root, command=["/bin/sh", "-c", slow, str(root / "starts"), *program])
+    assert (root / "starts").read_text() == "start\n"
