@@ -79,11 +79,18 @@ def play(contestants: Sequence[Contestant], size: int, rounds: int, folder: Path
     return {name: outcomes for name, outcomes in found.items() if outcomes and name not in out}
 
 
+def surroundings() -> dict[str, str]:
+    """The environment of what is measured: this tree, compiled once, as an installed package is."""
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for name in ("SCITQ_FILE", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"):
+        environ.pop(name, None)
+    return environ
+
+
 def run(contestant: Contestant, size: int, folder: Path) -> Outcome:
     """One contestant, once."""
     place = Path(tempfile.mkdtemp(prefix="b-", dir=folder))
-    environ = {**os.environ, "PYTHONPATH": str(ROOT), machine.MARK: uuid.uuid4().hex, "PYTHONDONTWRITEBYTECODE": "1"}
-    environ.pop("SCITQ_FILE", None)
+    environ = surroundings() | {machine.MARK: uuid.uuid4().hex}
     process = subprocess.Popen(
         [*contestant.command, str(size)],
         cwd=place, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,

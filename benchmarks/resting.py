@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from benchmarks import machine
-from benchmarks.contest import Contestant, Outcome, run
+from benchmarks.contest import Contestant, Outcome, run, surroundings
 from benchmarks.report import Section, at_most, spread
 
 
@@ -22,8 +22,7 @@ def cold(rounds: int, quick: bool, folder: Path, peers: bool) -> Section:
 
     taken: dict[str, list[float]] = {}
     program = [sys.executable, "-m", "scitq"]
-    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    environ.pop("SCITQ_FILE", None)
+    environ = surroundings()
 
     def timed(what: str, command: list[str], place: str, wanted: str = "") -> None:
         begin = time.perf_counter()
@@ -31,6 +30,10 @@ def cold(rounds: int, quick: bool, folder: Path, peers: bool) -> Section:
         taken.setdefault(what, []).append(time.perf_counter() - begin)
         assert wanted in ended.stdout, ended
 
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        timed(FRESH, [*program, "run", "echo"], place)  # what is not compiled yet is now
+        local.stop(Path(place, "scitq.scitq.d", "local"))
+        taken.clear()
     for _ in range(max(3, rounds)):
         with tempfile.TemporaryDirectory(dir=folder) as place:
             timed(FRESH, [*program, "run", "echo", "there"], place, "there")
