@@ -52,6 +52,8 @@ class Client:
     def some_task(self) -> Any:
         """Any task of anybody, rather a young one."""
         rows = self.engine.rows(newest_first=True, limit=self.dice.choice([3, 30, 300]))
+        if not rows:
+            raise BadInput("everything was deleted")
         return self.engine.task(self.dice.choice(rows).id)
 
     def options(self) -> dict[str, Any]:
