@@ -89,11 +89,11 @@ def _end_all(engine: Engine, ended: object, size: int) -> None:
 def _claim(engine: Engine) -> None:
     """What the driver does to hand out tasks, for 32 of them."""
     from scitq.placement import place
-    from scitq.store import executions, tasks
+    from scitq.store import executions, listing
     from scitq.worker import Capacity, WorkerId
 
     def write(db: apsw.Connection) -> int:
-        found = place(tasks.pending(db, CLAIM), {WorkerId(1): Capacity(slots=2, queue=CLAIM - 2, concurrency=2)})
+        found = place(listing.pending(db, CLAIM), {WorkerId(1): Capacity(slots=2, queue=CLAIM - 2, concurrency=2)})
         return len(executions.begin(db, int(time.time() * 1000), found))
 
     if not engine.workers():

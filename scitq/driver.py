@@ -37,7 +37,7 @@ from scitq.remote import local
 from scitq.remote.link import Answer, Stream
 from scitq.remote.orders import lines, to_bytes
 from scitq.states import Outcome, Stage, TaskState, Wanted, WorkerState
-from scitq.store import executions, journal, keep, logs, query, tasks, workers
+from scitq.store import executions, journal, keep, listing, logs, query, tasks, workers
 from scitq.store.connection import Store
 from scitq.store.executions import Exit, Glance, Load, Order
 from scitq.store.lease import Lease
@@ -449,7 +449,7 @@ class Driver:
         if room:
             # With several workers more are read than fit, so that tasks bound to a full batch do not hide those behind them.
             for order in executions.begin(
-                db, now, place(tasks.pending(db, room + 1000 if len(known) > 1 else room), free)
+                db, now, place(listing.pending(db, room + 1000 if len(known) > 1 else room), free)
             ):
                 plans[order.worker].commands.append(self._order(db, order))
         return plans
@@ -458,11 +458,11 @@ class Driver:
         """Say of requests that no worker could ever meet, even with nothing else to do, that this is so."""
         if any(not row.facts for row in known.values()):
             return  # not all have been asked yet what they are
-        totals = (tasks.newest_need(db), *((row.name, row.concurrency, row.facts) for row in known.values()))
+        totals = (listing.newest_need(db), *((row.name, row.concurrency, row.facts) for row in known.values()))
         if totals == self._explained:
             return
         self._explained = totals
-        for kind, (need, note) in tasks.needs(db).items():
+        for kind, (need, note) in listing.needs(db).items():
             if need is None:
                 continue
             if any(could_ever(need, _total(row)) for row in known.values()):
@@ -553,7 +553,7 @@ class Driver:
             if (
                 not contact.connecting
                 and now >= contact.next_try
-                and ((seen.is_live and executions.live(db, row.id)) or (seen.is_ready and tasks.pending(db, 1)))
+                and ((seen.is_live and executions.live(db, row.id)) or (seen.is_ready and listing.pending(db, 1)))
             ):
                 contact.connecting = True
                 threading.Thread(target=self._connect, args=(contact,), name="scitq-connect", daemon=True).start()

@@ -26,7 +26,7 @@ from scitq.errors import BadInput, Closed, IllegalMove, NoDriver, ScitqError, Ta
 from scitq.handle import Task
 from scitq.selection import Selection, TaskList, chunks
 from scitq.states import FINAL, LIVE, Halt, TaskState, task_state
-from scitq.store import executions, journal, logs, tasks, workers
+from scitq.store import batches, executions, journal, listing, logs, tasks, workers
 from scitq.store.connection import Store
 from scitq.store.lease import Lease
 from scitq.store.schema import SCHEMA
@@ -255,7 +255,7 @@ class Engine:
         settings: dict[str, dict[str, Any]] = {}
         model = self._prepare({"command": "true", **common}, settings)
         shell = common.get("shell", False)
-        tail = tasks.spec_text(tasks.spec_of(model.spec), without_command=True)
+        tail = listing.spec_text(listing.spec_of(model.spec), without_command=True)
 
         def prepare(item: Any) -> Prepared:
             if isinstance(item, Mapping):
@@ -272,7 +272,7 @@ class Engine:
         batch = DEFAULT_BATCH if batch is None else submission.name_of("batch", batch)
         known = {} if known is None else known
         if batch not in known:
-            known[batch] = tasks.settings(self._reader(), batch)
+            known[batch] = batches.settings(self._reader(), batch)
         for key, value in known[batch].items():
             if given.get(key) is None:
                 given[key] = value
@@ -286,7 +286,7 @@ class Engine:
             None if name is None else submission.name_of("name", name),
             batch,
             0 if priority is None else submission.priority_of(priority),
-            tasks.spec_text(spec),
+            listing.spec_text(spec),
             [] if requires is None else self._ids(requires),
             spec.need,
         )
@@ -328,7 +328,7 @@ class Engine:
         if isinstance(requires, int):
             return [requires]
         if isinstance(requires, str):
-            return [tasks.find(self._reader(), requires)]
+            return [listing.find(self._reader(), requires)]
         if isinstance(requires, TaskList):
             return [id for ids in requires._ranges for id in ids]
         if isinstance(requires, Iterable):
@@ -336,15 +336,17 @@ class Engine:
         raise BadInput(f"requires must be tasks, their numbers or their names, not {type(requires).__name__}.")
 
     def _update(self, task: TaskId, given: dict[str, Any], timeout_s: float | None) -> None:
-        changes, columns = self._edit_of(tasks.get(self._reader(), task), given)
+        changes, columns = self._edit_of(listing.get(self._reader(), task), given)
         now = _now_ms()
         before = journal.last(self._reader())
         done = self._write(lambda db: tasks.update(db, now, task, changes, **columns))
         if done:
             return
-        self._wait_for(lambda: tasks.edit_pending(self._reader(), task), timeout_s, f"the worker's word on task {task}")
+        self._wait_for(
+            lambda: listing.edit_pending(self._reader(), task), timeout_s, f"the worker's word on task {task}"
+        )
         if journal.was_refused(self._reader(), task, before):
-            label = tasks.get(self._reader(), task).label
+            label = listing.get(self._reader(), task).label
             raise IllegalMove(
                 f"task {label} is already launched: cancel it first, or edit it once it has ended.", task=task
             )
@@ -391,7 +393,7 @@ class Engine:
             UnknownBatch: there is none of that name.
         """
         now = _now_ms()
-        return self._write(lambda db: tasks.halt(db, now, name, Halt.SUSPENDED if suspend else Halt.PAUSED))
+        return self._write(lambda db: batches.halt(db, now, name, Halt.SUSPENDED if suspend else Halt.PAUSED))
 
     def go_batch(self, name: str) -> int:
         """Let a batch go on; returns how many stopped executions do.
@@ -400,7 +402,7 @@ class Engine:
             UnknownBatch: there is none of that name.
         """
         now = _now_ms()
-        count = self._write(lambda db: tasks.halt(db, now, name, Halt.GO))
+        count = self._write(lambda db: batches.halt(db, now, name, Halt.GO))
         self._drive()
         return count
 
@@ -412,7 +414,7 @@ class Engine:
             IllegalMove: one of its tasks is on a worker, or needed by another batch's.
         """
         now = _now_ms()
-        self._drop_logs(self._write(lambda db: tasks.delete_batch(db, now, name)))
+        self._drop_logs(self._write(lambda db: batches.delete(db, now, name)))
 
     def set_batch(self, batch: str, /, **defaults: Any) -> dict[str, Any]:
         """Give a batch default arguments for `submit` (retry, run_timeout, priority, env…); None takes one away.
@@ -423,13 +425,13 @@ class Engine:
             BadInput: an argument makes no sense.
         """
         batch = submission.name_of("batch", batch)
-        settings = {**tasks.settings(self._reader(), batch), **defaults}
+        settings = {**batches.settings(self._reader(), batch), **defaults}
         settings = {key: value for key, value in settings.items() if value is not None}
         if unknown := sorted(set(settings) - set(submission.BATCH_SETTINGS)):
             known = ", ".join(submission.BATCH_SETTINGS)
             raise BadInput(f"{unknown[0]} cannot be a default of a batch (known: {known}).")
         self._prepare({"command": "true", **settings})
-        self._write(lambda db: tasks.set_settings(db, batch, settings))
+        self._write(lambda db: batches.set_settings(db, batch, settings))
         return settings
 
     # --- many at once ---------------------------------------------------------------------------------------------------
@@ -482,10 +484,10 @@ class Engine:
         """
         db = self._reader()
         if isinstance(id_or_name, str) and not id_or_name.isdecimal():
-            return Task(self, tasks.find(db, id_or_name))
-        if isinstance(id_or_name, str) and (named := tasks.select(db, name=id_or_name, limit=1)):
+            return Task(self, listing.find(db, id_or_name))
+        if isinstance(id_or_name, str) and (named := listing.select(db, name=id_or_name, limit=1)):
             return Task(self, named[0].id)
-        return Task(self, tasks.get(db, TaskId(int(id_or_name))).id)
+        return Task(self, listing.get(db, TaskId(int(id_or_name))).id)
 
     def tasks(
         self,
@@ -515,21 +517,21 @@ class Engine:
         states = None if status is None else _states(status)
         db = self._reader()
         if limit is not None or newest_first:
-            return tasks.select(
+            return listing.select(
                 db, states=states, batch=batch, name=name, limit=limit or 1 << 40, newest_first=newest_first
             )
         found: list[TaskRow] = []
-        while page := tasks.select(db, states=states, batch=batch, name=name, after=found[-1].id if found else 0):
+        while page := listing.select(db, states=states, batch=batch, name=name, after=found[-1].id if found else 0):
             found += page
         return found
 
     def counts(self, batch: str | None = None) -> dict[TaskState, int]:
         """How many tasks are in each state."""
-        return tasks.counts(self._reader(), batch)
+        return listing.counts(self._reader(), batch)
 
     def batches(self) -> dict[str, dict[TaskState, int]]:
         """How many tasks of each batch are in each state."""
-        return tasks.batch_counts(self._reader())
+        return listing.batch_counts(self._reader())
 
     def workers(self) -> list[WorkerRow]:
         """The workers, with what is known of them."""
@@ -632,7 +634,7 @@ class Engine:
                 self._settled_of(left)
             for moved, state in moves:
                 id = TaskId(moved)
-                if state.is_settled and id in left and tasks.state_of(self._reader(), id).is_settled:
+                if state.is_settled and id in left and listing.state_of(self._reader(), id).is_settled:
                     yield left.pop(id)
             if not left or moves:
                 continue
@@ -645,11 +647,11 @@ class Engine:
             UnknownTask: one was deleted.
         """
         states = {
-            row.id: row.state for page in chunks(list(ids), 1000) for row in tasks.select(self._reader(), ids=page)
+            row.id: row.state for page in chunks(list(ids), 1000) for row in listing.select(self._reader(), ids=page)
         }
         for id in ids:
             if id not in states:
-                tasks.get(self._reader(), id)
+                listing.get(self._reader(), id)
         return [id for id, state in states.items() if state.is_settled]
 
     def join(self, handles: Iterable[Task], retry: int = 1, check: bool = False) -> dict[str, int]:

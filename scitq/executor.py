@@ -21,7 +21,7 @@ from scitq.calls import PYTHON, CallFiles, files_of, name_of, packed, raised_by,
 from scitq.errors import BadInput, Closed, NoDriver, ScitqError, TaskError, TaskFailed
 from scitq.handle import Task
 from scitq.states import UNPLACED, TaskState
-from scitq.store import tasks
+from scitq.store import listing, tasks
 from scitq.task import TaskId
 
 if TYPE_CHECKING:
@@ -282,7 +282,7 @@ class Executor(futures.Executor):
             withdrawn, asked = [], 0
             now = time.time_ns() // 1_000_000
             for future in part:
-                state = tasks.state_of(db, future.task.id)
+                state = listing.state_of(db, future.task.id)
                 if state in UNPLACED:
                     tasks.cancel(db, now, future.task.id)
                     withdrawn.append(future)

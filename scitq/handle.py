@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from scitq.errors import TaskBlocked, TaskCancelled, TaskFailed
 from scitq.states import TaskState
-from scitq.store import executions, logs, tasks
+from scitq.store import executions, listing, logs, tasks
 from scitq.task import ExecutionRow, TaskId, TaskRow
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class Task:
         Raises:
             UnknownTask: it was deleted.
         """
-        return tasks.get(self._engine._reader(), self.id)
+        return listing.get(self._engine._reader(), self.id)
 
     @property
     def status(self) -> str:
@@ -100,7 +100,7 @@ class Task:
     @property
     def state(self) -> TaskState:
         """The state."""
-        return tasks.state_of(self._engine._reader(), self.id)
+        return listing.state_of(self._engine._reader(), self.id)
 
     @property
     def name(self) -> str | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from scitq.errors import IllegalMove
 from scitq.handle import Task
 from scitq.states import FINAL, LIVE, TaskState
-from scitq.store import tasks
+from scitq.store import listing, tasks
 from scitq.task import TaskId
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Selection(Sequence[Task]):
         engine = self._engine
         count = 0
         for page in chunks(self.ids, 1000):
-            edits = [(row.id, *engine._edit_of(row, changes)) for row in tasks.select(engine._reader(), ids=page)]
+            edits = [(row.id, *engine._edit_of(row, changes)) for row in listing.select(engine._reader(), ids=page)]
             count += engine._write(functools.partial(_update_all, edits))
         return count
 
@@ -123,7 +123,7 @@ def _do_to_all(
     db: apsw.Connection,
 ) -> int:
     now = time.time_ns() // 1_000_000
-    able = [row.id for row in tasks.select(db, ids=ids) if row.state in states]
+    able = [row.id for row in listing.select(db, ids=ids) if row.state in states]
     for id in able:
         deed(db, now, id)
     return len(able)

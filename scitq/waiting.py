@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from scitq.errors import Closed, ScitqError, UnknownTask
-from scitq.store import journal, tasks
+from scitq.store import journal, listing
 from scitq.task import TaskId
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Arrivals:
         with self._gate:
             self._expected.setdefault(task, []).append(future)
         engine = self._engine()
-        if engine is not None and tasks.state_of(engine._reader(), task).is_settled:
+        if engine is not None and listing.state_of(engine._reader(), task).is_settled:
             self._arrived(task)
         return future
 
@@ -87,7 +87,7 @@ class Arrivals:
         """Tasks were deleted: who waits for one of them is told."""
         for task in list(self._expected):
             try:
-                tasks.state_of(engine._reader(), task)
+                listing.state_of(engine._reader(), task)
             except UnknownTask as problem:
                 with self._gate:
                     futures = self._expected.pop(task, [])

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from scitq.states import Halt, TaskState, Wanted, WorkerState
-from scitq.store import executions, tasks
+from scitq.store import batches, executions, listing
 from scitq.task import TaskId, TaskRow
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def why(engine: Engine, task: TaskId) -> str:
     Raises:
         UnknownTask: no such task.
     """
-    row = tasks.get(engine._reader(), task)
+    row = listing.get(engine._reader(), task)
     if row.state is TaskState.WAITING:
         return f"{row.label} is waiting: {_prerequisites(engine, task)}"
     if row.state is TaskState.BLOCKED:
@@ -41,12 +41,12 @@ def why(engine: Engine, task: TaskId) -> str:
 
 
 def _prerequisites(engine: Engine, task: TaskId) -> str:
-    counts = tasks.parent_counts(engine._reader(), task)
+    counts = listing.parent_counts(engine._reader(), task)
     total, done = sum(counts.values()), counts.get(TaskState.SUCCEEDED, 0)
     said = f"{done} of its {total} {'prerequisite is' if total == 1 else 'prerequisites are'} done;"
     if any(state.is_settled and state is not TaskState.SUCCEEDED for state in counts):
         return said
-    parent = next((p for p in tasks.parents(engine._reader(), task, 1) if p.state is not TaskState.SUCCEEDED), None)
+    parent = next((p for p in listing.parents(engine._reader(), task, 1) if p.state is not TaskState.SUCCEEDED), None)
     return f"{said} {parent.label} is {parent.state.word}." if parent else said
 
 
@@ -56,7 +56,7 @@ def _root(engine: Engine, row: TaskRow) -> TaskId | None:
         bad = next(
             (
                 p
-                for p in tasks.parents(engine._reader(), row.id)
+                for p in listing.parents(engine._reader(), row.id)
                 if p.state.is_settled and p.state is not TaskState.SUCCEEDED
             ),
             None,
@@ -77,7 +77,7 @@ def _queue(engine: Engine, row: TaskRow) -> str:
         cause = (last.cause if last else None) or "failed"
         wait_s = (row.not_before_ms - now) / 1000
         return f"its last try {cause}; retry {row.tries} of {row.spec.retry} in {wait_s:.0f} s."
-    halt = tasks.batches(db)[row.batch][0]
+    halt = batches.all_of(db)[row.batch][0]
     if halt is not Halt.GO:
         return f"batch {row.batch} is {halt.word}. Let it go on: scitq batch go {row.batch}"
     holder = engine.driver()
@@ -85,7 +85,7 @@ def _queue(engine: Engine, row: TaskRow) -> str:
         return f"nobody drives {engine.path.name}. Start a driver: scitq up"
     if holder.stands_still(now):
         return f"{holder.describe(now)} drives {engine.path.name} but does nothing. {holder.way_out()}: scitq up --take-over"
-    need, problem = tasks.need_of(db, row.id)
+    need, problem = listing.need_of(db, row.id)
     if problem is not None:
         return (
             f"{problem}. Ask for less: scitq task update {row.id} --cpus/--memory/--gpus, or add a worker that has it."
@@ -103,7 +103,7 @@ def _queue(engine: Engine, row: TaskRow) -> str:
         return f"the concurrency of {names} is 0. Raise it: scitq worker update {ready[0].name} --concurrency N"
     if need is not None:
         return f"it waits until {need.describe()} are free on {names}."
-    ahead = tasks.ahead_of(db, row)
+    ahead = listing.ahead_of(db, row)
     before = "it is next" if ahead == 0 else f"{ahead} {'task is' if ahead == 1 else 'tasks are'} ahead of it"
     return f"{before}; {names} {'runs' if len(ready) == 1 else 'run'} {slots} at once."
 
@@ -125,7 +125,7 @@ def _full_disk(engine: Engine) -> str:
 
 
 def _way_on(engine: Engine, row: TaskRow) -> str:
-    if tasks.batches(engine._reader())[row.batch][0] is Halt.SUSPENDED:
+    if batches.all_of(engine._reader())[row.batch][0] is Halt.SUSPENDED:
         return f"scitq batch go {row.batch}"
     return f"scitq task resume {row.id}"
 

@@ -17,13 +17,13 @@ from scitq.shell.answers import Bytes, Column, Rows, Seconds, Text, several, sho
 from scitq.shell.editing import CANCEL, DELETE, confirmed, many
 from scitq.shell.submitting import conditions
 from scitq.states import FINAL, Halt, TaskState
-from scitq.store import tasks
+from scitq.store import batches
 
 
 def listed(engine: Engine, args: SimpleNamespace) -> Rows:
     """The batches, how far each is, whether it goes on, and its defaults."""
     all_counts, rows = engine.batches(), []
-    for name, (halt, settings) in tasks.batches(engine._reader()).items():
+    for name, (halt, settings) in batches.all_of(engine._reader()).items():
         counts = all_counts.get(name, {})
         if not counts and halt is Halt.GO and not settings:
             continue  # its tasks were deleted, or moved to another batch
@@ -112,7 +112,7 @@ def _names(engine: Engine, args: SimpleNamespace) -> list[str]:
     if not names:
         raise click.UsageError("which batch? scitq batch list shows their names.")
     for name in names:
-        tasks.known_batch(engine._reader(), name)
+        batches.known(engine._reader(), name)
     return list(dict.fromkeys(names))
 
 
@@ -178,7 +178,7 @@ def defaults(engine: Engine, args: SimpleNamespace) -> Text:
     wanted = conditions(args)
     if not wanted and not args.clear:
         raise click.UsageError("nothing to set: give at least one option, or --clear.")
-    known = tasks.batches(engine._reader())
+    known = batches.all_of(engine._reader())
     if args.clear:
         wanted = {**dict.fromkeys(known[name][1] if name in known else ()), **wanted}
     settings = engine.set_batch(name, **wanted)

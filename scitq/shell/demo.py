@@ -20,7 +20,7 @@ from scitq.shell.attention import Attention
 from scitq.shell.driving import SECOND_CHANCE_S, cancel_everything
 from scitq.shell.show import Screen
 from scitq.states import TaskState, WorkerState
-from scitq.store import executions, tasks
+from scitq.store import executions, listing
 from scitq.task import TaskRow
 from scitq.worker import WorkerRow
 
@@ -180,7 +180,7 @@ def _watch(engine: Engine, screen: Screen, attention: Attention, handles: list[T
 def _steps(engine: Engine, ids: list[Any]) -> list[Step]:
     db, now = engine._reader(), facts.now_ms()
     by_batch: dict[str, list[TaskRow]] = {}
-    for row in tasks.select(db, ids=ids, limit=len(ids)):
+    for row in listing.select(db, ids=ids, limit=len(ids)):
         by_batch.setdefault(row.batch, []).append(row)
     found = []
     for name, rows in by_batch.items():

@@ -22,7 +22,7 @@ from scitq.shell.attention import Attention
 from scitq.shell.looking import rate
 from scitq.shell.show import Screen
 from scitq.states import LIVE, TaskState, WorkerState
-from scitq.store import tasks, workers
+from scitq.store import listing, tasks, workers
 from scitq.store.lease import Holder
 from scitq.task import TaskId
 
@@ -205,7 +205,7 @@ class HomeComing:
         if self._is_told:
             return None
         self._since = self._since or time.monotonic()
-        states = [row.state for row in tasks.select(self._engine._reader(), ids=self._live, limit=len(self._live))]
+        states = [row.state for row in listing.select(self._engine._reader(), ids=self._live, limit=len(self._live))]
         ended = [state for state in states if not state.is_live]
         if len(ended) < len(states) and not now and time.monotonic() - self._since < SETTLE_S:
             return None

@@ -21,9 +21,9 @@ from scitq.shell import facts
 from scitq.shell.answers import Text, several
 from scitq.shell.show import Screen
 from scitq.shell.submitting import conditions, words
-from scitq.shell.tasks import listing, one_of, some_of
+from scitq.shell.tasks import one_of, some_of, table_of
 from scitq.states import FINAL, LIVE, RECALLABLE, TaskState, Wanted
-from scitq.store import summary, tasks
+from scitq.store import listing, summary
 
 SHOWN = 10
 
@@ -258,7 +258,7 @@ def confirmed(engine: Engine, args: SimpleNamespace, preview: str, question: str
     if args.yes:
         return True
     if not screen.as_json and chosen.ids:
-        screen.table(listing(engine, tasks.select(engine._reader(), ids=chosen.ids[:SHOWN])), 2)
+        screen.table(table_of(engine, listing.select(engine._reader(), ids=chosen.ids[:SHOWN])), 2)
         if len(chosen) > SHOWN:
             screen.say(f"… and {len(chosen) - SHOWN:,} more")
     answer = screen.ask(question)

@@ -16,7 +16,7 @@ from scitq.shell.answers import Bytes, Column, Rows, Text, When, clean, several,
 from scitq.shell.attention import Attention
 from scitq.shell.show import Screen, visible
 from scitq.states import Halt, TaskState, WorkerState
-from scitq.store import executions, summary, tasks
+from scitq.store import batches, executions, listing, summary
 from scitq.store import journal as entries
 
 # Among so many of the newest journal entries the ends of the last minute are counted.
@@ -112,7 +112,7 @@ def _held_back(engine: Engine) -> list[dict[str, Any]]:
         them = f"task {one.first} waits" if one.tasks == 1 else f"{one.tasks:,} tasks wait"
         text = f"{them} in vain: {one.note}. {facts.command_for(engine, f'task why {one.first}')}"
         found.append({"in_vain": one.tasks, "task": int(one.first), "text": text})
-    halted = {name: halt for name, (halt, _) in tasks.batches(engine._reader()).items() if halt is not Halt.GO}
+    halted = {name: halt for name, (halt, _) in batches.all_of(engine._reader()).items() if halt is not Halt.GO}
     counts = engine.batches() if halted else {}
     for name, halt in halted.items():
         queued, live = (count(counts.get(name, {})) for count in (facts.queued, facts.live))
@@ -213,7 +213,7 @@ def _worker_state(event: Event, end: str) -> str:
 
 
 def _label(engine: Engine, task: int) -> str:
-    found = tasks.select(engine._reader(), ids=[task], limit=1)
+    found = listing.select(engine._reader(), ids=[task], limit=1)
     return found[0].label if found else str(task)
 
 

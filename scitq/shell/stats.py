@@ -9,7 +9,7 @@ from typing import Any
 from scitq.engine import Engine
 from scitq.shell import facts
 from scitq.shell.answers import Bytes, Column, Rows, Seconds, several
-from scitq.store import summary, tasks
+from scitq.store import batches, summary
 from scitq.store.summary import Usage
 from scitq.task import Need
 
@@ -27,7 +27,7 @@ NOISE = 0.1
 def stats(engine: Engine, args: SimpleNamespace) -> Rows:
     """Run time, CPU and memory of what succeeded, by batch, and a proposal."""
     if args.batch is not None:
-        tasks.known_batch(engine._reader(), args.batch)
+        batches.known(engine._reader(), args.batch)
     found = summary.usage(engine._reader(), args.batch)
     rows = [_row(one) for one in found]
     columns = [Column("batch", gives=True), Column("runs")]

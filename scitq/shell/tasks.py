@@ -18,7 +18,7 @@ from scitq.shell.answers import Column, Rows, Seconds, Text, clean, duration, is
 from scitq.shell.show import Screen
 from scitq.shell.terminal import harmless
 from scitq.states import TaskState, Wanted, task_state
-from scitq.store import executions, logs, tasks
+from scitq.store import executions, listing, logs
 from scitq.task import ExecutionRow, TaskId, TaskRow
 
 PIECE_BYTES = 1 << 20
@@ -46,7 +46,7 @@ def some_of(engine: Engine, args: SimpleNamespace) -> list[Task]:
         if not given.isdecimal():
             raise click.UsageError(f"-i takes a number, not {given!r}; a name goes with -n.")
         found.append(engine.task(int(given)))
-    found += [Task(engine, tasks.find(engine._reader(), given)) for given in args.by_name]
+    found += [Task(engine, listing.find(engine._reader(), given)) for given in args.by_name]
     if not found:
         raise click.UsageError("which task? Give its number or its name; scitq task list shows them.")
     return list(dict.fromkeys(found))
@@ -64,7 +64,7 @@ def listed(engine: Engine, args: SimpleNamespace) -> Rows:
     rows = _selected(engine, args, states, 1 << 40 if limit is None else limit + 1)
     more = limit is not None and len(rows) > limit
     rows = list(reversed(rows[:limit]))
-    table = listing(engine, rows, long=args.long)
+    table = table_of(engine, rows, long=args.long)
     notes = [f"These are the newest {len(rows)}; --limit N shows more, --limit 0 all."] if more else []
     if not rows:
         notes = [_nothing(engine, args)]
@@ -79,13 +79,13 @@ def _selected(engine: Engine, args: SimpleNamespace, words: list[str], limit: in
         states = [task_state(word) for word in words] or None
     except ValueError as problem:
         raise BadInput(str(problem)) from None
-    return tasks.select(
+    return listing.select(
         engine._reader(), ids=engine.where(args.where).ids, states=states, batch=args.batch, name=args.name,
         newest_first=True, limit=limit,
     )  # fmt: skip
 
 
-def listing(engine: Engine, rows: Sequence[TaskRow], *, long: bool = False) -> Rows:
+def table_of(engine: Engine, rows: Sequence[TaskRow], *, long: bool = False) -> Rows:
     """Tasks as a table."""
     found = [_listed(engine, row, long=long) for row in rows]
     return Rows(_columns(engine, found, long=long), found, head=bool(found), cut=not long)
@@ -109,7 +109,7 @@ def _listed(engine: Engine, row: TaskRow, *, long: bool) -> dict[str, Any]:
         found["run_s"] = Seconds(max(0, facts.now_ms() - last.started_ms) / 1000)
     if long:
         found["_line"] = row.spec.line()
-        found["requires"] = [int(parent.id) for parent in tasks.parents(engine._reader(), row.id)]
+        found["requires"] = [int(parent.id) for parent in listing.parents(engine._reader(), row.id)]
         found["_ranges"] = _ranges(found["requires"])
     return found
 
@@ -185,8 +185,8 @@ def show(engine: Engine, args: SimpleNamespace) -> Text:
     task = one_of(engine, args)
     row, attempts = task.row(), task.executions
     last = attempts[-1] if attempts else None
-    counts = tasks.parent_counts(engine._reader(), task.id)
-    parents = tasks.parents(engine._reader(), task.id, 20)
+    counts = listing.parent_counts(engine._reader(), task.id)
+    parents = listing.parents(engine._reader(), task.id, 20)
     context = _context(engine, task.id)
     tail = task.tail()
     data = {

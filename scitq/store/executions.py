@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import apsw
 
 from scitq.states import Halt, Outcome, Stage, TaskState, Wanted
-from scitq.store import logs, query, tasks
+from scitq.store import listing, logs, query, tasks
 from scitq.task import Assignment, ExecutionId, ExecutionRow, Spec, TaskId
 from scitq.verdict import judge
 from scitq.worker import WorkerId
@@ -83,7 +83,7 @@ def begin(db: apsw.Connection, now_ms: int, assignments: Sequence[Assignment]) -
             returning spec, context""",
             (found[0], now_ms, task),
         )
-        orders.append(Order(ExecutionId(found[0]), task, WorkerId(worker), tasks.spec_of(spec), context, slots, gpus))
+        orders.append(Order(ExecutionId(found[0]), task, WorkerId(worker), listing.spec_of(spec), context, slots, gpus))
     return orders
 
 
@@ -98,7 +98,13 @@ def unstarted(db: apsw.Connection, worker: WorkerId) -> list[Order]:
     )
     return [
         Order(
-            ExecutionId(e), TaskId(t), WorkerId(w), tasks.spec_of(spec), context, slots, tuple(json.loads(gpus or "[]"))
+            ExecutionId(e),
+            TaskId(t),
+            WorkerId(w),
+            listing.spec_of(spec),
+            context,
+            slots,
+            tuple(json.loads(gpus or "[]")),
         )
         for e, t, w, spec, context, slots, gpus in rows
     ]
@@ -337,7 +343,7 @@ def finish(
     if wanted != Wanted.RUN:
         tasks.settle_edit(db, now_ms, task, launched=not outcome.is_free)
     spec_text, tries = query.one(db, "select spec, tries from task where id = ?", (task,))
-    verdict = judge(outcome, tasks.spec_of(spec_text), tries, stop_wanted=wanted == Wanted.STOPPED)
+    verdict = judge(outcome, listing.spec_of(spec_text), tries, stop_wanted=wanted == Wanted.STOPPED)
     if verdict.state is TaskState.PENDING:
         due = now_ms + int(verdict.delay_s * 1000) if verdict.delay_s else None
         tasks.requeue(db, now_ms, task, not_before_ms=due, tries=verdict.tries, reason=None)

@@ -16,7 +16,7 @@ import scitq
 from scitq.engine import Engine
 from scitq.errors import BadInput, StateFileMoved, UnknownTask
 from scitq.states import Outcome, Stage, TaskState
-from scitq.store import executions, keep, logs, query, tasks, workers
+from scitq.store import executions, keep, listing, logs, query, workers
 from scitq.store.keep import DAY_S, Purged, purge, when_idle
 from scitq.task import Assignment, TaskId
 from scitq.worker import WorkerId
@@ -196,7 +196,7 @@ def test_random_histories_are_purged_as_foretold(state_file: Path) -> None:
                 parents = chance.sample(ids, min(len(ids), chance.choice([0, 0, 1, 2])))
                 ids.append(engine.submit("true", requires=parents).id)
                 for id in chance.sample(ids, 2 if len(ids) > 1 else 1):
-                    if tasks.state_of(engine._reader(), TaskId(id)) is TaskState.PENDING and chance.random() < 0.7:
+                    if listing.state_of(engine._reader(), TaskId(id)) is TaskState.PENDING and chance.random() < 0.7:
                         outcome = chance.choice([Outcome.SUCCEEDED, Outcome.SUCCEEDED, Outcome.FAILED])
                         log = b"log" if chance.random() < 0.3 else None
                         run(engine, id, outcome, OLD_MS + chance.choice([0, int(9 * DAY_S * 1000)]), log)

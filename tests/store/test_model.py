@@ -18,7 +18,7 @@ import pytest
 
 from scitq.errors import ScitqError
 from scitq.states import Halt, Outcome, Stage, TaskState, Wanted
-from scitq.store import executions, keep, tasks, workers
+from scitq.store import batches, executions, keep, listing, tasks, workers
 from scitq.store.check import check
 from scitq.store.connection import Store
 from scitq.store.executions import Exit
@@ -65,7 +65,7 @@ class Bench:
         return [*wrong, *differences(self.model, db), *self.ready(db), *check(db, self.store.side)]
 
     def ready(self, db: apsw.Connection) -> list[str]:
-        found, expected = [task.id for task in tasks.pending(db, 1000)], self.model.ready()
+        found, expected = [task.id for task in listing.pending(db, 1000)], self.model.ready()
         return [] if found == expected else [f"ready are {found}, not {expected}"]
 
     def both(self, name: str, file: Callable[[apsw.Connection], Any], model: Callable[[], Any]) -> list[str]:
@@ -105,7 +105,7 @@ class Bench:
         ids: list[int] = []
 
         def write(db: apsw.Connection) -> None:
-            rows = [(None, tasks.batch_id(db, batch), priority, tasks.spec_text(spec), 0) for spec in specs]
+            rows = [(None, tasks.batch_id(db, batch), priority, listing.spec_text(spec), 0) for spec in specs]
             ids[:] = tasks.add_many(db, self.now, rows, None, [parents] * count)
 
         self.store.write(write)
@@ -162,7 +162,7 @@ class Bench:
         name, now = dice.choice(BATCHES), self.now
         chosen = dice.choice([Halt.PAUSED, Halt.SUSPENDED]) if wanted is None else wanted
         return self.both(
-            chosen.word, lambda db: tasks.halt(db, now, name, chosen), lambda: self.model.halt(name, chosen)
+            chosen.word, lambda db: batches.halt(db, now, name, chosen), lambda: self.model.halt(name, chosen)
         )
 
     def go(self, dice: random.Random) -> list[str]:
@@ -171,7 +171,7 @@ class Bench:
     def set_batch(self, dice: random.Random) -> list[str]:
         name, retry = dice.choice(BATCHES), dice.choice([None, 0, 1])
         values = {} if retry is None else {"retry": retry}
-        self.store.write(lambda db: tasks.set_settings(db, name, values))
+        self.store.write(lambda db: batches.set_settings(db, name, values))
         self.model.set_batch(name, retry)
         return []
 
@@ -184,7 +184,7 @@ class Bench:
     def delete_batch(self, dice: random.Random) -> list[str]:
         name, now = dice.choice(BATCHES), self.now
         return self.both(
-            "delete_batch", lambda db: tasks.delete_batch(db, now, name), lambda: self.model.delete_batch(name)
+            "delete_batch", lambda db: batches.delete(db, now, name), lambda: self.model.delete_batch(name)
         )
 
     def purge(self, dice: random.Random) -> list[str]:
@@ -196,7 +196,7 @@ class Bench:
     # --- what the driver and a worker do ------------------------------------------------------------------------------
 
     def place(self, dice: random.Random) -> list[str]:
-        chosen, now = tasks.pending(self.store.reader(), dice.randint(1, 4)), self.now
+        chosen, now = listing.pending(self.store.reader(), dice.randint(1, 4)), self.now
         places = [Assignment(task.id, WorkerId(1)) for task in chosen]
         for order in self.store.write(lambda db: executions.begin(db, now, places)):
             self.model.assign(order.task, order.execution)

@@ -13,7 +13,7 @@ import pytest
 
 from scitq.errors import IllegalMove, UnknownTask
 from scitq.states import LIVE, TASK_MOVES, Halt, Outcome, Stage, TaskState, Wanted
-from scitq.store import executions, journal, tasks, workers
+from scitq.store import batches, executions, journal, listing, tasks, workers
 from scitq.store.check import check
 from scitq.store.connection import Store
 from scitq.store.executions import Exit
@@ -33,7 +33,7 @@ def store(state_file: Path) -> Iterator[Store]:
 
 def add(store: Store, *requires: int, command: str = "true", retry: int = 0, name: str | None = None) -> TaskId:
     def write(db: apsw.Connection) -> TaskId:
-        text = tasks.spec_text(Spec(command, retry=retry))
+        text = listing.spec_text(Spec(command, retry=retry))
         row = (name, tasks.batch_id(db, "default"), 0, text, 0)
         return TaskId(tasks.add_many(db, 1, [row], None, [requires])[0])
 
@@ -54,7 +54,7 @@ def run(store: Store, id: TaskId, outcome: Outcome = Outcome.SUCCEEDED) -> None:
 
 
 def state(store: Store, id: int) -> TaskState:
-    return tasks.state_of(store.reader(), TaskId(id))
+    return listing.state_of(store.reader(), TaskId(id))
 
 
 def sound(store: Store) -> None:
@@ -154,9 +154,9 @@ def test_a_bad_end_blocks_dependents_transitively_and_says_why(store: Store) -> 
     leaf = add(store, middle)
     run(store, root, Outcome.FAILED)
     assert state(store, middle) is state(store, leaf) is TaskState.BLOCKED
-    assert tasks.get(store.reader(), leaf).reason == "1 'align s07' failed"
+    assert listing.get(store.reader(), leaf).reason == "1 'align s07' failed"
     late = add(store, leaf)
-    assert (state(store, late), tasks.get(store.reader(), late).reason) == (TaskState.BLOCKED, "1 'align s07' failed")
+    assert (state(store, late), listing.get(store.reader(), late).reason) == (TaskState.BLOCKED, "1 'align s07' failed")
     sound(store)
 
 
@@ -218,12 +218,12 @@ def test_a_failure_is_retried_after_its_delay_and_not_before(store: Store) -> No
     id = add(store, retry=1)
     run(store, id, Outcome.FAILED)
     assert state(store, id) is TaskState.PENDING
-    assert tasks.pending(store.reader(), 10) == []
+    assert listing.pending(store.reader(), 10) == []
     due = executions.glance(store.reader()).due_ms
     assert due == 3 + 1000
     assert store.write(lambda db: tasks.release_due(db, due - 1)) == 0
     assert store.write(lambda db: tasks.release_due(db, due)) == 1
-    assert [task.id for task in tasks.pending(store.reader(), 10)] == [id]
+    assert [task.id for task in listing.pending(store.reader(), 10)] == [id]
     run(store, id, Outcome.FAILED)
     assert state(store, id) is TaskState.FAILED
     assert [attempt.attempt for attempt in executions.of_task(store.reader(), id)] == [1, 2]
@@ -259,7 +259,7 @@ def test_an_update_is_refused_once_launched_and_history_keeps_what_ran(store: St
         store.write(lambda db: tasks.update(db, 9, id, {"command": "new"}))
     end(store, execution, Outcome.FAILED)
     store.write(lambda db: tasks.update(db, 9, id, {"command": "new"}))
-    assert tasks.get(store.reader(), id).spec.command == "new"
+    assert listing.get(store.reader(), id).spec.command == "new"
     kept = store.reader().execute("select spec ->> '$.command' from execution").fetchall()
     assert kept == [("old",)]
 
@@ -271,9 +271,9 @@ def test_an_edit_of_an_assigned_task_is_made_when_the_worker_gives_it_back(store
     assert not store.write(lambda db: tasks.update(db, 9, id, {"retry": 3}, priority=4))
     assert executions.wishes(store.reader(), WorkerId(1)) == {execution: Wanted.RECALLED}
     end(store, execution, Outcome.RECALLED)
-    row = tasks.get(store.reader(), id)
+    row = listing.get(store.reader(), id)
     assert (row.spec.command, row.spec.retry, row.name, row.priority) == ("new", 3, "n", 4)
-    assert (row.state, row.tries, tasks.edit_pending(store.reader(), id)) == (TaskState.PENDING, 0, False)
+    assert (row.state, row.tries, listing.edit_pending(store.reader(), id)) == (TaskState.PENDING, 0, False)
     sound(store)
 
 
@@ -282,7 +282,7 @@ def test_an_edit_that_came_too_late_is_dropped(store: Store) -> None:
     (execution,) = begin(store, id)
     store.write(lambda db: tasks.update(db, 9, id, {"command": "new"}))
     store.write(lambda db: executions.started(db, execution, 4))
-    assert (tasks.get(store.reader(), id).spec.command, tasks.edit_pending(store.reader(), id)) == ("old", False)
+    assert (listing.get(store.reader(), id).spec.command, listing.edit_pending(store.reader(), id)) == ("old", False)
     assert executions.wishes(store.reader(), WorkerId(1)) == {}
 
 
@@ -318,35 +318,35 @@ def test_a_paused_task_keeps_count_of_its_prerequisites(store: Store) -> None:
 def test_a_paused_batch_is_passed_over_and_a_suspended_one_stopped(store: Store) -> None:
     def submit(batch: str, priority: int = 0) -> TaskId:
         def write(db: apsw.Connection) -> TaskId:
-            rows = [(None, tasks.batch_id(db, batch), priority, tasks.spec_text(Spec("true")), 0)]
+            rows = [(None, tasks.batch_id(db, batch), priority, listing.spec_text(Spec("true")), 0)]
             return TaskId(tasks.add_many(db, 1, rows, None)[0])
 
         return store.write(write)
 
     a, b, urgent, c = submit("a"), submit("b"), submit("b", 7), submit("a")
-    assert [task.id for task in tasks.pending(store.reader(), 10)] == [urgent, a, b, c]
+    assert [task.id for task in listing.pending(store.reader(), 10)] == [urgent, a, b, c]
     (held, launched) = begin(store, a, c)
     store.write(lambda db: executions.started(db, launched, 4))
-    assert store.write(lambda db: tasks.halt(db, 5, "a", Halt.PAUSED)) == 1
+    assert store.write(lambda db: batches.halt(db, 5, "a", Halt.PAUSED)) == 1
     assert executions.wishes(store.reader(), WorkerId(1)) == {held: Wanted.RECALLED}
     end(store, held, Outcome.RECALLED)
-    assert [task.id for task in tasks.pending(store.reader(), 10)] == [urgent, b]
-    assert store.write(lambda db: tasks.halt(db, 5, "a", Halt.SUSPENDED)) == 1
+    assert [task.id for task in listing.pending(store.reader(), 10)] == [urgent, b]
+    assert store.write(lambda db: batches.halt(db, 5, "a", Halt.SUSPENDED)) == 1
     assert executions.wishes(store.reader(), WorkerId(1)) == {launched: Wanted.SUSPENDED}
-    assert store.write(lambda db: tasks.halt(db, 5, "a", Halt.GO)) == 1
+    assert store.write(lambda db: batches.halt(db, 5, "a", Halt.GO)) == 1
     assert executions.wishes(store.reader(), WorkerId(1)) == {launched: Wanted.RESUMED}
-    assert [task.id for task in tasks.pending(store.reader(), 10)] == [urgent, a, b]
+    assert [task.id for task in listing.pending(store.reader(), 10)] == [urgent, a, b]
 
 
 def test_a_task_that_its_batch_stops_too_is_not_resumed_alone(store: Store) -> None:
     id = add(store)
     (execution,) = begin(store, id)
     store.write(lambda db: executions.started(db, execution, 4))
-    store.write(lambda db: tasks.halt(db, 5, "default", Halt.SUSPENDED))
+    store.write(lambda db: batches.halt(db, 5, "default", Halt.SUSPENDED))
     store.write(lambda db: tasks.pause(db, 6, id))
     store.write(lambda db: tasks.resume(db, 7, id))
     assert executions.wishes(store.reader(), WorkerId(1)) == {execution: Wanted.SUSPENDED}
-    store.write(lambda db: tasks.halt(db, 8, "default", Halt.GO))
+    store.write(lambda db: batches.halt(db, 8, "default", Halt.GO))
     assert executions.wishes(store.reader(), WorkerId(1)) == {execution: Wanted.RESUMED}
 
 
@@ -372,7 +372,7 @@ def test_deleting_takes_history_with_it_but_nothing_that_is_needed(store: Store)
     assert store.write(lambda db: tasks.delete(db, 9, [done])) != []
     sound(store)
     store.write(lambda db: tasks.delete(db, 9, [parent, child]))
-    assert tasks.counts(store.reader()) == {}
+    assert listing.counts(store.reader()) == {}
     sound(store)
     assert add(store) > child
 
@@ -396,13 +396,13 @@ def test_requirements_can_be_replaced_and_never_make_a_cycle(store: Store) -> No
 def test_an_unknown_prerequisite_queues_nothing(store: Store) -> None:
     with pytest.raises(UnknownTask, match="no task 41"):
         add(store, 41)
-    assert tasks.counts(store.reader()) == {}
+    assert listing.counts(store.reader()) == {}
 
 
 @pytest.mark.promise("core 11.17")
 def test_a_wide_join_stays_linear_and_a_wide_fan_out_is_released_at_once(store: Store) -> None:
     """One task on 20,000, and 20,000 on one: the work per end does not grow with the width (it is counted in VM steps)."""
-    text = tasks.spec_text(Spec("true"))
+    text = listing.spec_text(Spec("true"))
 
     def steps(width: int) -> int:
         ids = store.write(lambda db: tasks.add_many(db, 1, [(None, tasks.batch_id(db, "d"), 0, text, 0)] * width, None))
@@ -465,20 +465,20 @@ def test_names_find_the_task_that_counts(store: Store) -> None:
     old = add(store, name="x")
     run(store, old)
     new = add(store, name="x")
-    assert tasks.find(store.reader(), "x") == new
+    assert listing.find(store.reader(), "x") == new
     add(store, name="x")
     with pytest.raises(UnknownTask, match="2 tasks are named"):
-        tasks.find(store.reader(), "x")
+        listing.find(store.reader(), "x")
     with pytest.raises(UnknownTask, match="no task is named"):
-        tasks.find(store.reader(), "y")
+        listing.find(store.reader(), "y")
 
 
 def test_lists_by_state_and_batch_are_what_a_look_at_every_task_finds(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every state, three batches, one with more ranks than the index is searched for; pages of three."""
-    monkeypatch.setattr(tasks, "PAGE", 3)
-    monkeypatch.setattr(tasks, "RANKS", 4)
+    monkeypatch.setattr(listing, "PAGE", 3)
+    monkeypatch.setattr(listing, "RANKS", 4)
     dice = random.Random(7)
 
     def fill(db: apsw.Connection) -> None:
@@ -487,7 +487,7 @@ def test_lists_by_state_and_batch_are_what_a_look_at_every_task_finds(
         for _ in range(60):
             batch = dice.choice(list(spread))
             kind = need if batch != "one rank" and dice.random() < 0.3 else 0
-            text = tasks.spec_text(Spec("true", cpus=2.0 if kind else None, retry=1, retry_delay=900))
+            text = listing.spec_text(Spec("true", cpus=2.0 if kind else None, retry=1, retry_delay=900))
             row = (None, tasks.batch_id(db, batch), dice.randrange(spread[batch]), text, kind)
             tasks.add_many(db, 1, [row], None, [[]])
 
@@ -507,7 +507,7 @@ def test_lists_by_state_and_batch_are_what_a_look_at_every_task_finds(
             case 7:
                 store.write(partial(tasks.cancel, now_ms=2, task=id))
     child = add(store, 45)
-    everything = tasks.select(store.reader(), limit=1000)
+    everything = listing.select(store.reader(), limit=1000)
     assert len(everything) == 61 and {row.state for row in everything} >= {TaskState.PAUSED, TaskState.WAITING, *LIVE} - {
         TaskState.COLLECTING, TaskState.STAGING
     }  # fmt: skip
@@ -524,14 +524,14 @@ def test_lists_by_state_and_batch_are_what_a_look_at_every_task_finds(
                         and row.batch == (batch or row.batch)
                         and (states is None or row.state in states)
                     ]
-                    found = tasks.select(
+                    found = listing.select(
                         store.reader(), states=states, batch=batch, after=after, newest_first=newest_first, limit=limit
                     )
                     assert found == rows[:limit]
 
 
 def test_a_bulk_insert_counts_as_single_ones_do_and_leaves_the_guards_up(store: Store) -> None:
-    text = tasks.spec_text(Spec("true"))
+    text = listing.spec_text(Spec("true"))
 
     def bulk(db: apsw.Connection) -> range:
         one, two = tasks.batch_id(db, "one"), tasks.batch_id(db, "two")
@@ -539,7 +539,7 @@ def test_a_bulk_insert_counts_as_single_ones_do_and_leaves_the_guards_up(store: 
         return tasks.add_many(db, 1, rows, None)
 
     ids = store.write(bulk)
-    assert tasks.counts(store.reader(), "two") == {TaskState.PENDING: (tasks.BULK_FROM + 2) // 3}
+    assert listing.counts(store.reader(), "two") == {TaskState.PENDING: (tasks.BULK_FROM + 2) // 3}
     sound(store)
     move = f"update task set state = {int(TaskState.DEBUG)} where id = ?"
     with pytest.raises(apsw.ConstraintError, match="illegal move"):
@@ -557,8 +557,8 @@ def test_an_edit_does_not_outlive_a_cancel(store: Store) -> None:
     with pytest.raises(IllegalMove, match="being cancelled"):
         store.write(lambda db: tasks.update(db, 9, id, {"command": "later"}))
     end(store, execution, Outcome.CANCELLED)
-    assert not tasks.edit_pending(store.reader(), id)
-    assert tasks.get(store.reader(), id).spec.command == "old"
+    assert not listing.edit_pending(store.reader(), id)
+    assert listing.get(store.reader(), id).spec.command == "old"
 
 
 def test_a_number_that_an_agent_has_seen_is_never_given_again(store: Store) -> None:
@@ -572,15 +572,15 @@ def test_kinds_of_requests_without_pending_tasks_cost_nothing(store: Store) -> N
     def ask(memory: int) -> TaskId:
         def write(db: apsw.Connection) -> TaskId:
             spec = Spec("true", memory=memory)
-            row = (None, tasks.batch_id(db, "d"), 0, tasks.spec_text(spec), tasks.need_id(db, spec.need))
+            row = (None, tasks.batch_id(db, "d"), 0, listing.spec_text(spec), tasks.need_id(db, spec.need))
             return TaskId(tasks.add_many(db, 1, [row], None)[0])
 
         return store.write(write)
 
     ids = [ask(memory) for memory in (5, 3, 5, 4)]
     plain = add(store)
-    assert [task.id for task in tasks.pending(store.reader(), 9)] == sorted([*ids, plain])
+    assert [task.id for task in listing.pending(store.reader(), 9)] == sorted([*ids, plain])
     for id in ids[1:]:
         store.write(lambda db, id=id: tasks.cancel(db, 2, id))  # type: ignore[misc]
-    found = tasks.pending(store.reader(), 9)
+    found = listing.pending(store.reader(), 9)
     assert [(task.id, task.need and task.need.memory) for task in found] == [(ids[0], 5), (plain, None)]

@@ -24,7 +24,7 @@ import apsw
 from scitq.engine import Engine
 from scitq.remote import local
 from scitq.states import Halt, TaskState
-from scitq.store import executions, tasks
+from scitq.store import batches, executions, listing, tasks
 from scitq.store.executions import Exit
 from scitq.store.schema import SCHEMA
 from scitq.task import Assignment, TaskId
@@ -116,9 +116,9 @@ def leave_in_each_state(db: apsw.Connection) -> None:
     context = tasks.context_id(db, {"cwd": "/", "env": ENVIRONMENT})
 
     def add(name: str, *requires: int, batch: str = "default", **spec: Any) -> TaskId:
-        wanted = tasks.spec_of(json.dumps({"command": ["echo", name], **spec}))
+        wanted = listing.spec_of(json.dumps({"command": ["echo", name], **spec}))
         need = tasks.need_id(db, wanted.need)
-        row = (name, tasks.batch_id(db, batch), 0, tasks.spec_text(wanted), need)
+        row = (name, tasks.batch_id(db, batch), 0, listing.spec_text(wanted), need)
         return TaskId(tasks.add_many(db, now, [row], context, [requires])[0])
 
     names = ("assigned", "staging", "running", "collecting", "given back")
@@ -136,7 +136,7 @@ def leave_in_each_state(db: apsw.Connection) -> None:
     add("waiting", pending)
     tasks.pause(db, now, add("paused", pending))
     add("halted", batch="held")
-    tasks.halt(db, now, "held", Halt.SUSPENDED)
+    batches.halt(db, now, "held", Halt.SUSPENDED)
     row = "insert into task(state, batch, created, changed, context, name, spec) values (?, 1, ?, ?, ?, 'debug', ?)"
     db.execute(row, (int(TaskState.DEBUG), now, now, context, '{"command":["echo","debug"]}'))
 
