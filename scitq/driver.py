@@ -11,15 +11,13 @@ import contextlib
 import logging
 import os
 import selectors
-import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from scitq.contact import FACTS, Contact, Plan, checked_held, checked_stats, news_first, wish
 from scitq.errors import (
     BadAnswer,
     Closed,
@@ -32,17 +30,19 @@ from scitq.errors import (
     WorkerError,
 )
 from scitq.events import EventKind
-from scitq.placement import could_ever, place
+from scitq.news import SHOWN_AFTER_S, apply, show_running
+from scitq.placement import could_ever, free, place, total
 from scitq.remote import local
 from scitq.remote.link import Answer, Stream
-from scitq.remote.orders import lines, to_bytes
-from scitq.states import Outcome, Stage, TaskState, Wanted, WorkerState
+from scitq.remote.orders import to_bytes
+from scitq.states import Outcome, Stage, TaskState, WorkerState
 from scitq.store import executions, journal, keep, listing, logs, query, tasks, workers
 from scitq.store.connection import Store
-from scitq.store.executions import Exit, Glance, Load, Order
+from scitq.store.executions import Glance, Order
 from scitq.store.lease import Lease
-from scitq.task import ExecutionId, Need
-from scitq.worker import LOCAL, Capacity, WorkerId, WorkerRow, window
+from scitq.tails import Tails
+from scitq.task import Need
+from scitq.worker import LOCAL, WorkerId, WorkerRow
 
 if TYPE_CHECKING:
     import apsw
@@ -56,7 +56,6 @@ CANDIDATE_S = 1.0
 # And how often whether it stands still.
 LOOK_AT_HOLDER_S = 5.0
 RECONNECT_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
-FETCH_BYTES = 4 << 20
 # How long a driver waits when the file cannot be written, before it tries again.
 OBSTACLE_S = 10.0
 # How often an idle driver says that it is there.
@@ -65,70 +64,6 @@ BEAT_S = 60.0
 IDLE_S = 5.0
 # How often at most a worker with work is asked how busy its machine is. No timer: only when there is something to do anyway.
 STATS_S = 30.0
-# What is kept of what it answers.
-STATS = ("load", "cpu", "memory", "memory_free", "disk", "disk_free", "running", "queued")
-# A task that runs for less is not shown as running.
-SHOWN_AFTER_S = 0.03
-# What is kept of what an agent says of its machine.
-FACTS = ("cpus", "memory", "gpus", "gpu_models", "python", "host", "version", "limits", "limits_reason")
-
-
-@dataclass
-class Contact:
-    """The connection to one worker's agent: nothing here outlives it, the file holds all that counts."""
-
-    worker: WorkerId
-    root: Path
-    events: Stream | None = None
-    commands: Stream | None = None
-    # What the answers on the command stream will be about, in order.
-    asked: deque[str] = field(default_factory=deque)
-    journal: str | None = None
-    acked: int = 0
-    # After a (re)connection the agent's list of what it holds is compared with the file, once its journal was read so far.
-    held: dict[str, Any] | None = None
-    synced: bool = False
-    connecting: bool = False
-    failures: int = 0
-    next_try: float = 0.0
-    slots_sent: int | None = None
-    # What the agent was told is wanted of executions, since this connection was made.
-    told: dict[ExecutionId, Wanted] = field(default_factory=dict)
-    forget: list[ExecutionId] = field(default_factory=list)
-    forget_logs: list[ExecutionId] = field(default_factory=list)
-    tails: set[tuple[ExecutionId, int]] = field(default_factory=set)
-    # After a failure to bring a log home (a full disk, say) the next try waits.
-    tail_after: float = 0.0
-    mean_run_s: float | None = None
-    # What the agent last said of its machine, until it is in the file; and when it may be asked again.
-    stats: dict[str, float] | None = None
-    stats_after: float = 0.0
-    # Executions that were seen to start, and when: written down only if they do not end within moments.
-    starts: dict[ExecutionId, float] = field(default_factory=dict)
-
-    @property
-    def connected(self) -> bool:
-        """Both streams are open."""
-        return self.events is not None and self.commands is not None
-
-
-class Plan:
-    """What one transaction makes of a contact: copies of its place, and what is to be said to its agent."""
-
-    def __init__(self, contact: Contact) -> None:
-        self.contact = contact
-        self.worker = contact.worker
-        self.journal = contact.journal
-        self.acked = contact.acked
-        self.held = contact.held
-        self.synced = contact.synced
-        self.mean_run_s = contact.mean_run_s
-        self.starts = dict(contact.starts)
-        self.has_news = False
-        self.is_told = True
-        self.commands: list[dict[str, Any]] = []
-        self.forget: list[ExecutionId] = []
-        self.forget_logs: list[ExecutionId] = []
 
 
 class Driver:
@@ -151,7 +86,6 @@ class Driver:
         self._lease = Lease(store)
         self._outputs = str(store.side / "outputs")
         self._on_end = on_end
-        self._on_output = on_output
         self._linger_s = linger_s
         self._take_over = take_over
         self._contacts: dict[WorkerId, Contact] = {}
@@ -174,6 +108,10 @@ class Driver:
         self._ahead_s = time.time() - self._busy_at
         self.driving = threading.Event()
         self.ended = threading.Event()
+        self._tails = Tails(
+            store, self._lease, self._stop,
+            later=self._later, wake=self.wake, is_over=lambda: self._over, on_output=on_output,
+        )  # fmt: skip
         self._thread = threading.Thread(target=self._main, name="scitq-driver", daemon=True)
 
     def start(self) -> None:
@@ -361,9 +299,9 @@ class Driver:
             return
         asked = contact.asked.popleft()
         if asked == "held":
-            contact.held = _checked_held(answer)
+            contact.held = checked_held(answer)
         elif asked == "stats":
-            contact.stats = _checked_stats(answer)
+            contact.stats = checked_stats(answer)
 
     # --- one round ------------------------------------------------------------------------------------------------------
 
@@ -416,7 +354,7 @@ class Driver:
     def _has_decisions(self, db: apsw.Connection, seen: Glance) -> bool:
         shown = time.monotonic() - SHOWN_AFTER_S
         for contact in self._contacts.values():
-            if contact.held is not None and not _news_first(contact):
+            if contact.held is not None and not news_first(contact):
                 return True
             if any(at <= shown for at in contact.starts.values()):
                 return True
@@ -425,31 +363,30 @@ class Driver:
         if not seen.is_ready or self._holding:
             return False
         means = {contact.worker: contact.mean_run_s for contact in self._contacts.values() if contact.synced}
-        return bool(_free(db, self._known, means))
+        return bool(free(self._known, executions.loads(db), means))
 
     def _transact(self, db: apsw.Connection, polled: list[tuple[Contact, Answer]]) -> dict[WorkerId, Plan]:
         self._lease.check(db)
         now = _now_ms()
         plans = {contact.worker: Plan(contact) for contact in self._contacts.values() if contact.connected}
         for contact, answer in polled:
-            _apply(db, now, plans[contact.worker], answer)
+            apply(db, now, plans[contact.worker], answer)
         for plan in plans.values():
-            _show_running(db, now, plan)
+            show_running(db, now, plan)
         for plan in plans.values():
-            if plan.held is not None and not _news_first(plan):
+            if plan.held is not None and not news_first(plan):
                 self._reconcile(db, now, plan)
         # Read here, not before: somebody may just have said that a worker is to run less.
         known = self._known = {row.id: row for row in workers.all_of(db)}
         tasks.release_due(db, now)
         self._explain_needs(db, known)
-        free = _free(db, known, {worker: plan.mean_run_s for worker, plan in plans.items() if plan.synced})
-        if self._holding:
-            free = {}
-        room = sum(capacity.slots + capacity.queue for capacity in free.values())
+        means = {worker: plan.mean_run_s for worker, plan in plans.items() if plan.synced and not self._holding}
+        capacities = free(known, executions.loads(db), means)
+        room = sum(capacity.slots + capacity.queue for capacity in capacities.values())
         if room:
             # With several workers more are read than fit, so that tasks bound to a full batch do not hide those behind them.
             for order in executions.begin(
-                db, now, place(listing.pending(db, room + 1000 if len(known) > 1 else room), free)
+                db, now, place(listing.pending(db, room + 1000 if len(known) > 1 else room), capacities)
             ):
                 plans[order.worker].commands.append(self._order(db, order))
         return plans
@@ -465,7 +402,7 @@ class Driver:
         for kind, (need, note) in listing.needs(db).items():
             if need is None:
                 continue
-            if any(could_ever(need, _total(row)) for row in known.values()):
+            if any(could_ever(need, total(row)) for row in known.values()):
                 found = None
             else:
                 found = f"no worker has {need.describe()}: {', '.join(_has(row) for row in known.values()) or 'there is none'}"
@@ -562,7 +499,7 @@ class Driver:
         for execution, wanted in executions.wishes(db, row.id).items() if seen.is_wished else ():
             if contact.told.get(execution) is not wanted:
                 contact.told[execution] = wanted
-                commands.append(_wish(execution, wanted))
+                commands.append(wish(execution, wanted))
         if contact.forget:
             commands.append({"forget": contact.forget})
             contact.forget = []
@@ -580,14 +517,14 @@ class Driver:
         if now < contact.tail_after:
             return
         for execution, due in executions.logs_due(db, row.id).items() if seen.is_log_due else ():
-            away = [stream for stream, size in due.items() if not self._arrived(execution, stream, size)]
+            away = [stream for stream, size in due.items() if not self._tails.arrived(execution, stream, size)]
             for stream in away:
-                self._tail(contact, execution, stream)
+                self._tails.fetch(contact, execution, stream)
             if not away:
-                self._log_arrived(contact, execution)
+                self._tails.complete(contact, execution)
         for execution in executions.followed(db, row.id, _now_ms()) if seen.is_followed else ():
             for stream in (logs.OUT, logs.ERR):
-                self._tail(contact, execution, stream)
+                self._tails.fetch(contact, execution, stream)
 
     def _slots(self, contact: Contact, row: WorkerRow | None) -> list[dict[str, Any]]:
         """How many executions the agent may run at once, if it has to be told: before any order that counts on it."""
@@ -604,7 +541,7 @@ class Driver:
         try:
             local.ensure(contact.root, linger=self._linger_s)
             streams.append(Stream.to_socket(contact.root))
-            held = _checked_held(streams[0].ask("GET", "/held"))
+            held = checked_held(streams[0].ask("GET", "/held"))
             streams.append(Stream.to_socket(contact.root))
         except ScitqError as problem:
             found = problem
@@ -733,103 +670,9 @@ class Driver:
         if self._over:  # the loop is over: what was opened meanwhile is closed here
             self._drain()
 
-    # --- output that comes home in pieces -----------------------------------------------------------------------------
-
-    def _tail(self, contact: Contact, execution: ExecutionId, stream: int) -> None:
-        """See that one stream of an execution is being brought home, as long as it grows."""
-        key = (execution, stream)
-        if key not in contact.tails:
-            contact.tails.add(key)
-            threading.Thread(target=self._bring, args=(contact, *key), name="scitq-log", daemon=True).start()
-
-    def _bring(self, contact: Contact, execution: ExecutionId, stream: int) -> None:
-        """In a thread of its own. What has come is kept over any failure: the next try goes on from there."""
-        part = self._part(execution, stream)
-        problem: Exception | None = None
-        lost = False
-        try:
-            part.parent.mkdir(mode=0o700, exist_ok=True)
-            link = Stream.to_socket(contact.root)
-            with contextlib.closing(link), open(part, "ab", opener=_private) as sink:
-                while True:
-                    here = sink.tell()
-                    wanted = f"/output/{execution}/{logs.NAMES[stream]}?from={here}&max={FETCH_BYTES}&wait=30"
-                    answer = link.ask("GET", wanted, timeout_s=60)
-                    lost = answer.status == 404
-                    if answer.status != 200:
-                        break
-                    if answer.body:
-                        sink.write(answer.body)
-                        sink.flush()
-                        self._store.ring()
-                        if self._on_output is not None:
-                            self._on_output()
-                    elif answer.headers.get("scitq-ended") == "1":
-                        break
-                    if self._stop.is_set():
-                        break
-        except (OSError, WorkerError) as found:
-            problem = found
-        self._later(lambda: self._brought(contact, execution, stream, lost, problem))
-
-    def _brought(
-        self, contact: Contact, execution: ExecutionId, stream: int, lost: bool, problem: Exception | None
-    ) -> None:
-        """The thread that brought a stream home has ended; `_act` looks at what has arrived."""
-        if self._over:
-            return
-        contact.tails.discard((execution, stream))
-        if problem is not None:
-            log.warning(
-                "the log of execution %s did not come home: %s. It is kept; next try in 5 s.", execution, problem
-            )
-            contact.tail_after = time.monotonic() + 5.0
-        due = executions.logs_due(self._store.reader(), contact.worker).get(execution, {})
-        if lost and stream in due and not self._arrived(execution, stream, due[stream]):
-            detail = "its worker lost the log before all of it was here"
-            self._store.write(lambda db: self._finish(db, execution, Outcome.LOST, Stage.COLLECT, detail))
-            self.wake()
-        elif not executions.is_live(self._store.reader(), execution):
-            # It was only followed, and what it wrote is in the file.
-            self._part(execution, stream).unlink(missing_ok=True)
-
-    def _part(self, execution: ExecutionId, stream: int) -> Path:
-        return logs.part(self._store.side, execution, stream, self._lease.epoch or 0)
-
-    def _arrived(self, execution: ExecutionId, stream: int, size: int) -> bool:
-        """Whether all of a stream is home; gives it its final name. The bytes reach the disk before the name."""
-        final, part = logs.path(self._store.side, execution, stream), self._part(execution, stream)
-        try:
-            if final.exists() and final.stat().st_size != size:
-                final.unlink()  # of another life of the file, whose numbers a restored copy uses again
-            if not final.exists():
-                if part.stat().st_size < size:
-                    return False
-                with part.open("rb+") as file:
-                    file.truncate(size)
-                    os.fsync(file.fileno())
-                part.rename(final)
-            return final.stat().st_size == size
-        except FileNotFoundError:
-            return False  # nothing has come yet; or another driver has taken over meanwhile, and begins anew
-
-    def _log_arrived(self, contact: Contact, execution: ExecutionId) -> None:
-        def write(db: apsw.Connection) -> Outcome | None:
-            self._lease.check(db)
-            executions.log_arrived(db, _now_ms(), execution)
-            return executions.outcome_of(db, execution)
-
-        if (outcome := self._store.write(write)) is not None:
-            (contact.forget if outcome is Outcome.SUCCEEDED else contact.forget_logs).append(execution)
-            self.wake()  # what waited for this task may run
-
     def _end_follows(self, db: apsw.Connection) -> None:
         self._lease.check(db)
         tasks.end_follows(db, _now_ms())
-
-    def _finish(self, db: apsw.Connection, execution: ExecutionId, outcome: Outcome, stage: Stage, detail: str) -> None:
-        self._lease.check(db)
-        executions.finish(db, _now_ms(), execution, outcome, stage, detail)
 
     # --- time -----------------------------------------------------------------------------------------------------------
 
@@ -857,163 +700,8 @@ class Driver:
         return min(waits) + 0.001
 
 
-def _checked_held(answer: Answer) -> dict[str, Any]:
-    """An agent's word on itself and what it holds.
-
-    Raises:
-        BadAnswer: it makes no sense.
-    """
-    held = answer.json()
-    kinds = {"journal": str, "base": int, "end": int, "held": dict}
-    for key, kind in kinds.items():
-        if not isinstance(held.get(key), kind):
-            raise BadAnswer(f"the agent's answer to /held makes no sense ({key} is {held.get(key)!r:.80}).")
-    if not all(str(id).isdecimal() for id in held["held"]):
-        raise BadAnswer("the agent holds executions that are not ours.")
-    return held
-
-
-def _checked_stats(answer: Answer) -> dict[str, float]:
-    """An agent's word on its machine, by our clock."""
-    told = answer.json()
-    kept = {key: told[key] for key in STATS if isinstance(told.get(key), int | float)}
-    return {"at": _now_ms(), **kept}
-
-
-def _news_first(place: Contact | Plan) -> bool:
-    """The agent's journal says more, up to its list of what it holds, than has been read."""
-    held = place.held
-    return held is not None and (place.journal != held["journal"] or place.acked < held["end"])
-
-
-def _free(
-    db: apsw.Connection, known: dict[WorkerId, WorkerRow], means: dict[WorkerId, float | None]
-) -> dict[WorkerId, Capacity]:
-    """What each worker in `means` (those in contact, with their mean run times) can take."""
-    loads = executions.loads(db)
-    free = {}
-    for worker, mean_run_s in means.items():
-        row = known.get(worker)
-        if row is None or row.state is not WorkerState.READY:
-            continue
-        load = loads.get(worker, Load())
-        slots = max(0, row.concurrency - load.slots)
-        queue = max(0, window(row.concurrency, row.prefetch, mean_run_s) - max(load.slots, row.concurrency))
-        if slots or queue:
-            free[worker] = Capacity(
-                slots=slots, queue=queue, concurrency=row.concurrency, cpus=row.cpus,
-                memory=max(0, row.memory - load.memory), memory_total=row.memory,
-                gpus=tuple(gpu for gpu in row.gpus if gpu not in load.gpus), gpu_count=len(row.gpus),
-            )  # fmt: skip
-    return free
-
-
-def _total(row: WorkerRow) -> Capacity:
-    """All that a worker has."""
-    return Capacity(
-        slots=row.concurrency, concurrency=row.concurrency, cpus=row.cpus, memory=row.memory, memory_total=row.memory,
-        gpus=row.gpus, gpu_count=len(row.gpus),
-    )  # fmt: skip
-
-
 def _has(row: WorkerRow) -> str:
     return f"{row.name} has {Need(row.cpus, row.memory, len(row.gpus)).describe()}"
-
-
-def _apply(db: apsw.Connection, now: int, plan: Plan, answer: Answer) -> None:
-    """Store one answer of journal lines with all consequences; a second time it changes nothing."""
-    try:
-        name, start = answer.headers["scitq-journal"], int(answer.headers["scitq-from"])
-    except (KeyError, ValueError):
-        raise BadAnswer("an answer of the agent lacks its place in the journal.", worker=plan.worker) from None
-    end = start + len(answer.body)
-    if not workers.advance(db, plan.worker, plan.journal, plan.acked, name, end):
-        raise StaleDriver("the journal of a worker was read by another driver meanwhile; this one stops.")
-    if plan.journal is not None and (name != plan.journal or start != plan.acked):
-        # The agent started a new journal, or part of the old is gone: ask what it still holds.
-        plan.synced = False
-    plan.journal, plan.acked = name, end
-    try:
-        found = lines(answer.body)
-    except BadAnswer as nonsense:
-        raise BadAnswer(str(nonsense), worker=plan.worker) from nonsense
-    executions.reserve(db, max((id for line in found if isinstance(id := line.fields.get("id"), int)), default=0))
-    for line in found:
-        fields = line.fields
-        try:
-            if line.kind == "start":
-                plan.starts[ExecutionId(fields["id"])] = time.monotonic()
-            elif line.kind == "exit":
-                plan.starts.pop(fields["id"], None)
-                plan.has_news = True
-                _exited(db, now, plan, fields)
-            elif line.kind == "collected":
-                plan.has_news = True
-                problem = None if fields["ok"] else str(fields.get("note") or "the output could not be delivered")
-                if executions.collected(db, now, ExecutionId(fields["id"]), problem):
-                    plan.forget.append(ExecutionId(fields["id"]))
-            elif line.kind == "keeper":
-                # It holds what it was ordered to run, but knows no more of what else was wanted.
-                plan.synced = False
-                plan.is_told = False
-            elif line.kind == "bad":
-                log.warning("worker %s refused a command: %s", plan.worker, fields.get("note"))
-        except (KeyError, TypeError, ValueError) as problem:
-            raise BadAnswer(
-                f"a line of the agent's journal makes no sense ({problem!r}): {fields!r:.200}.", worker=plan.worker
-            ) from problem
-
-
-def _show_running(db: apsw.Connection, now: int, plan: Plan) -> None:
-    """Write down which executions run. One that ends within moments is never shown as running: that would cost as much as
-    its end. (A driver that dies in these moments leaves it to the next, who asks the agent what it holds.)"""
-    due = time.monotonic() - SHOWN_AFTER_S
-    for execution in [execution for execution, at in plan.starts.items() if at <= due]:
-        del plan.starts[execution]
-        plan.has_news = True
-        executions.started(db, execution, now)
-
-
-def _exited(db: apsw.Connection, now: int, plan: Plan, fields: Mapping[str, Any]) -> None:
-    execution = ExecutionId(fields["id"])
-    out, err = fields.get("o"), fields.get("e")
-    end = Exit(
-        execution=execution,
-        code=fields.get("code"),
-        signal=fields.get("sig"),
-        why=fields.get("why"),
-        note=fields.get("note"),
-        output=None if out is None and fields.get("on") else (out or "").encode("latin-1"),
-        error=None if err is None and fields.get("en") else (err or "").encode("latin-1"),
-        output_size=fields.get("on", 0),
-        error_size=fields.get("en", 0),
-        output_cut=bool(fields.get("ocut")),
-        error_cut=bool(fields.get("ecut")),
-        collecting=bool(fields.get("collect")),
-        run_s=fields.get("run"),
-        cpu_s=None if fields.get("u") is None else fields["u"] + fields.get("s", 0.0),
-        peak_memory_bytes=fields.get("rss"),
-        read_bytes=fields.get("read", 0) if "u" in fields else None,
-        written_bytes=fields.get("written", 0) if "u" in fields else None,
-    )
-    ended = executions.exited(db, now, end)
-    if end.run_s is not None and end.why is None:
-        plan.mean_run_s = end.run_s if plan.mean_run_s is None else 0.9 * plan.mean_run_s + 0.1 * end.run_s
-    if ended and fields.get("kept"):
-        (plan.forget if end.code == 0 and end.why is None else plan.forget_logs).append(execution)
-
-
-def _wish(execution: ExecutionId, wanted: Wanted) -> dict[str, Any]:
-    """What is wanted of an execution, in the agent's words."""
-    if wanted is Wanted.STOPPED:
-        return {"cancel": execution}
-    if wanted is Wanted.RECALLED:
-        return {"recall": execution}
-    return {"signal": execution, "number": signal.SIGSTOP if wanted is Wanted.SUSPENDED else signal.SIGCONT}
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 def _context(text: str) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
+from scitq.states import WorkerState
 from scitq.task import Assignment, Need, PendingTask
-from scitq.worker import Capacity, WorkerId
+from scitq.worker import Capacity, Load, WorkerId, WorkerRow, window
 
 
 class _Room:
@@ -102,3 +103,32 @@ def place(tasks: Iterable[PendingTask], free: Mapping[WorkerId, Capacity]) -> li
         if not any(room.slots + room.queue > 0 and not room.is_reserved for room in rooms):
             break
     return assignments
+
+
+def free(
+    known: Mapping[WorkerId, WorkerRow], loads: Mapping[WorkerId, Load], means: Mapping[WorkerId, float | None]
+) -> dict[WorkerId, Capacity]:
+    """What each worker in `means` (those in contact, with their mean run times) can take beside its load."""
+    free = {}
+    for worker, mean_run_s in means.items():
+        row = known.get(worker)
+        if row is None or row.state is not WorkerState.READY:
+            continue
+        load = loads.get(worker, Load())
+        slots = max(0, row.concurrency - load.slots)
+        queue = max(0, window(row.concurrency, row.prefetch, mean_run_s) - max(load.slots, row.concurrency))
+        if slots or queue:
+            free[worker] = Capacity(
+                slots=slots, queue=queue, concurrency=row.concurrency, cpus=row.cpus,
+                memory=max(0, row.memory - load.memory), memory_total=row.memory,
+                gpus=tuple(gpu for gpu in row.gpus if gpu not in load.gpus), gpu_count=len(row.gpus),
+            )  # fmt: skip
+    return free
+
+
+def total(row: WorkerRow) -> Capacity:
+    """All that a worker has."""
+    return Capacity(
+        slots=row.concurrency, concurrency=row.concurrency, cpus=row.cpus, memory=row.memory, memory_total=row.memory,
+        gpus=row.gpus, gpu_count=len(row.gpus),
+    )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NewType
+from typing import Any, NamedTuple, NewType
 
 from scitq.states import WorkerState
 
@@ -84,6 +84,14 @@ class WorkerRow:
     def gpus(self) -> tuple[str, ...]:
         """Ids of GPUs: declared, or found by the agent."""
         return tuple(str(gpu) for gpu in self.facts.get("gpus") or ())
+
+
+class Load(NamedTuple):
+    """What the executions of a worker occupy that still need, or will need, to run."""
+
+    slots: int = 0
+    memory: int = 0
+    gpus: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

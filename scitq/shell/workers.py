@@ -11,9 +11,8 @@ from scitq.engine import Engine
 from scitq.shell import facts
 from scitq.shell.answers import Bytes, Column, Rows, Seconds, Text, When, clean, several, shown
 from scitq.store import executions, summary, workers
-from scitq.store.executions import Load
 from scitq.task import Need
-from scitq.worker import WorkerRow
+from scitq.worker import Load, WorkerRow
 
 
 def listed(engine: Engine, args: SimpleNamespace) -> Rows:

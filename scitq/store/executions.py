@@ -17,7 +17,7 @@ from scitq.states import Halt, Outcome, Stage, TaskState, Wanted
 from scitq.store import listing, logs, query, tasks
 from scitq.task import Assignment, ExecutionId, ExecutionRow, Spec, TaskId
 from scitq.verdict import judge
-from scitq.worker import WorkerId
+from scitq.worker import Load, WorkerId
 
 _COLUMNS = """execution.id, execution.task, worker.name, execution.attempt, execution.assigned, execution.started, execution.ended,
   execution.outcome, execution.stage, execution.exit_code, execution.signal, execution.detail, execution.run_s, execution.cpu_s,
@@ -140,14 +140,6 @@ def live(db: apsw.Connection, worker: WorkerId) -> dict[ExecutionId, TaskState]:
         (worker,),
     )
     return {ExecutionId(id): TaskState(state) for id, state in rows}
-
-
-class Load(NamedTuple):
-    """What the executions of a worker occupy that still need, or will need, to run."""
-
-    slots: int = 0
-    memory: int = 0
-    gpus: frozenset[str] = frozenset()
 
 
 def loads(db: apsw.Connection) -> dict[WorkerId, Load]:

@@ -13,9 +13,9 @@ from typing import Any
 import apsw
 import pytest
 
-from scitq.driver import Driver
 from scitq.engine import Engine
 from scitq.states import Outcome, Stage, TaskState
+from scitq.tails import Tails
 from scitq.task import Spec
 from tests.engine.conftest import Opener, sound
 
@@ -69,13 +69,13 @@ def test_a_cancel_at_each_stage_has_one_outcome(
     engine.submit("true").result(WAIT_S)
     engine.update_worker("local", concurrency=1, prefetch=1)
     may_come = threading.Event()
-    bring = Driver._bring
+    bring = Tails._bring
 
     def held_up(*given: Any) -> None:
         may_come.wait(WAIT_S)
         bring(*given)
 
-    monkeypatch.setattr(Driver, "_bring", held_up)
+    monkeypatch.setattr(Tails, "_bring", held_up)
     running = engine.submit("touch began; sleep 300", shell=True, retry=2)
     assigned, pending = engine.submit("touch never"), engine.submit("touch never")
     until(lambda: running.state is TaskState.RUNNING and assigned.state is TaskState.ASSIGNED, "both on the worker")

@@ -1,0 +1,110 @@
+"""What agents report, stored with all its consequences: the driver's half of a journal.
+
+Every function runs inside the driver's transaction, which may run twice: it changes the file and its own plan, nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from scitq.contact import Plan
+from scitq.errors import BadAnswer, StaleDriver
+from scitq.remote.link import Answer
+from scitq.remote.orders import lines
+from scitq.store import executions, workers
+from scitq.store.executions import Exit
+from scitq.task import ExecutionId
+
+if TYPE_CHECKING:
+    import apsw
+
+log = logging.getLogger("scitq")
+
+# A task that runs for less is not shown as running.
+SHOWN_AFTER_S = 0.03
+
+
+def apply(db: apsw.Connection, now: int, plan: Plan, answer: Answer) -> None:
+    """Store one answer of journal lines with all consequences; a second time it changes nothing."""
+    try:
+        name, start = answer.headers["scitq-journal"], int(answer.headers["scitq-from"])
+    except (KeyError, ValueError):
+        raise BadAnswer("an answer of the agent lacks its place in the journal.", worker=plan.worker) from None
+    end = start + len(answer.body)
+    if not workers.advance(db, plan.worker, plan.journal, plan.acked, name, end):
+        raise StaleDriver("the journal of a worker was read by another driver meanwhile; this one stops.")
+    if plan.journal is not None and (name != plan.journal or start != plan.acked):
+        # The agent started a new journal, or part of the old is gone: ask what it still holds.
+        plan.synced = False
+    plan.journal, plan.acked = name, end
+    try:
+        found = lines(answer.body)
+    except BadAnswer as nonsense:
+        raise BadAnswer(str(nonsense), worker=plan.worker) from nonsense
+    executions.reserve(db, max((id for line in found if isinstance(id := line.fields.get("id"), int)), default=0))
+    for line in found:
+        fields = line.fields
+        try:
+            if line.kind == "start":
+                plan.starts[ExecutionId(fields["id"])] = time.monotonic()
+            elif line.kind == "exit":
+                plan.starts.pop(fields["id"], None)
+                plan.has_news = True
+                _exited(db, now, plan, fields)
+            elif line.kind == "collected":
+                plan.has_news = True
+                problem = None if fields["ok"] else str(fields.get("note") or "the output could not be delivered")
+                if executions.collected(db, now, ExecutionId(fields["id"]), problem):
+                    plan.forget.append(ExecutionId(fields["id"]))
+            elif line.kind == "keeper":
+                # It holds what it was ordered to run, but knows no more of what else was wanted.
+                plan.synced = False
+                plan.is_told = False
+            elif line.kind == "bad":
+                log.warning("worker %s refused a command: %s", plan.worker, fields.get("note"))
+        except (KeyError, TypeError, ValueError) as problem:
+            raise BadAnswer(
+                f"a line of the agent's journal makes no sense ({problem!r}): {fields!r:.200}.", worker=plan.worker
+            ) from problem
+
+
+def show_running(db: apsw.Connection, now: int, plan: Plan) -> None:
+    """Write down which executions run. One that ends within moments is never shown as running: that would cost as much as
+    its end. (A driver that dies in these moments leaves it to the next, who asks the agent what it holds.)"""
+    due = time.monotonic() - SHOWN_AFTER_S
+    for execution in [execution for execution, at in plan.starts.items() if at <= due]:
+        del plan.starts[execution]
+        plan.has_news = True
+        executions.started(db, execution, now)
+
+
+def _exited(db: apsw.Connection, now: int, plan: Plan, fields: Mapping[str, Any]) -> None:
+    execution = ExecutionId(fields["id"])
+    out, err = fields.get("o"), fields.get("e")
+    end = Exit(
+        execution=execution,
+        code=fields.get("code"),
+        signal=fields.get("sig"),
+        why=fields.get("why"),
+        note=fields.get("note"),
+        output=None if out is None and fields.get("on") else (out or "").encode("latin-1"),
+        error=None if err is None and fields.get("en") else (err or "").encode("latin-1"),
+        output_size=fields.get("on", 0),
+        error_size=fields.get("en", 0),
+        output_cut=bool(fields.get("ocut")),
+        error_cut=bool(fields.get("ecut")),
+        collecting=bool(fields.get("collect")),
+        run_s=fields.get("run"),
+        cpu_s=None if fields.get("u") is None else fields["u"] + fields.get("s", 0.0),
+        peak_memory_bytes=fields.get("rss"),
+        read_bytes=fields.get("read", 0) if "u" in fields else None,
+        written_bytes=fields.get("written", 0) if "u" in fields else None,
+    )
+    ended = executions.exited(db, now, end)
+    if end.run_s is not None and end.why is None:
+        plan.mean_run_s = end.run_s if plan.mean_run_s is None else 0.9 * plan.mean_run_s + 0.1 * end.run_s
+    if ended and fields.get("kept"):
+        (plan.forget if end.code == 0 and end.why is None else plan.forget_logs).append(execution)
