@@ -232,7 +232,7 @@ def wait_for_state(lab: Lab, state: str) -> None:
 
 @pytest.mark.parametrize("flag", ["--wait", "--cancel"])
 def test_down_works_when_nobody_drives(lab: Lab, flag: str) -> None:
-    child = lab.start("-f", "lab.scitq", "run", "--shell", "echo begun; sleep 2")
+    child = lab.start("-f", "lab.scitq", "run", "--shell", f"echo begun; sleep {2 if flag == '--wait' else 600}")
     assert child.stdout is not None and child.stdout.readline() == b"begun\n"
     child.send_signal(signal.SIGTERM)
     child.communicate(timeout=30)
