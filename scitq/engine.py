@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import json
 import logging
 import os
 import sys
@@ -19,19 +18,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from scitq import submission
-from scitq.errors import BadInput, Closed, IllegalMove, NoDriver, ScitqError, TaskFailed
+from scitq import submission, waiting
+from scitq.errors import BadInput, IllegalMove, NoDriver, ScitqError
 from scitq.handle import Task
-from scitq.selection import Selection, TaskList, chunks
+from scitq.selection import Selection, TaskList
 from scitq.states import FINAL, LIVE, Halt, TaskState, task_state
 from scitq.store import batches, executions, journal, listing, logs, tasks, workers
 from scitq.store.connection import Store
 from scitq.store.lease import Lease
 from scitq.store.schema import SCHEMA
-from scitq.task import DEFAULT_BATCH, BatchId, ExecutionId, Need, Spec, TaskId, TaskRow, check_command
-from scitq.waiting import SLOW_LOOK_S, Arrivals, Changes
+from scitq.submitter import Requirement, Submitter, working_folder
+from scitq.task import ExecutionId, TaskId, TaskRow, check_command
+from scitq.waiting import Arrivals, Changes
 from scitq.worker import WorkerRow
 
 if TYPE_CHECKING:
@@ -49,18 +49,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("scitq")
 T = TypeVar("T")
 
-BULK = 10_000
-# Who waits for many tasks looks again after so long for each of them, at the most after this.
-LOOK_PER_TASK_S = 20e-6
-LOOK_S = 0.05
 # How long after a Ctrl-C a second one cancels what would go on.
 SECOND_CTRL_C_S = 2.0
-# What a task on this machine sees of the submitter's environment; the rest is given with env=.
-CONTEXT_VARIABLES = (
-    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV",
-    "LD_LIBRARY_PATH", "TMPDIR",
-)  # fmt: skip
-Requirement = Task | int | str | Iterable["Requirement"]
 
 
 class Engine:
@@ -79,10 +69,9 @@ class Engine:
         self._driver: Driver | None = None
         self._driver_gate = threading.Lock()
         self._driver_problem: ScitqError | None = None
+        self._submitter = Submitter(self._store)
         self._changes = Changes()
         self._arrivals: Arrivals | None = None
-        self._context: tuple[tuple[Any, ...], int] | None = None
-        self._defaults: dict[str, dict[str, Any]] = {}
         self._closed = False
         self._told = False
         self._pid = os.getpid()
@@ -212,15 +201,9 @@ class Engine:
             "container_options": container_options, "stage_in_timeout": stage_in_timeout, "use_cache": use_cache,
             "cpus": cpus, "memory": memory, "gpus": gpus,
         }  # fmt: skip
-        while True:
-            item = self._prepare(given.copy(), self._defaults)
-            try:
-                ids = self._add([item], self._defaults)
-                break
-            except _OtherDefaults as found:  # somebody has changed them since they were read
-                self._defaults[item.batch] = found.args[0]
+        id = self._submitter.one(given)
         self._drive()
-        return Task(self, TaskId(ids[0]))
+        return Task(self, id)
 
     def submit_many(self, items: Iterable[str | Sequence[Any] | Mapping[str, Any]], **common: Any) -> TaskList:
         """Queue many tasks, streaming: 10,000 a transaction, so memory does not grow with their number.
@@ -228,112 +211,7 @@ class Engine:
         Each item is a command, or a mapping of `submit`'s arguments; `common` are arguments for all of them. When an item
         is refused, the whole ten thousands before it are queued and the error says how many that is.
         """
-        ranges: list[range] = []
-        chunk: list[Prepared] = []
-        prepare = self._bulk_prepare(common)
-        try:
-            for item in items:
-                chunk.append(prepare(item))
-                if len(chunk) == BULK:
-                    ranges.append(self._add(chunk))
-                    chunk = []
-                    self._drive()
-        except BadInput as problem:
-            count = sum(len(found) for found in ranges)
-            raise type(problem)(
-                f"item {count + len(chunk)} of submit_many: {problem} ({count} tasks before it were queued.)",
-                queued=count,
-            ) from problem
-        if chunk:
-            ranges.append(self._add(chunk))
-        if ranges:
-            self._drive()
-        return TaskList(self, ranges)
-
-    def _bulk_prepare(self, common: Mapping[str, Any]) -> Callable[[Any], Prepared]:
-        """The check of one item of many. What they have in common is checked once; plain commands then cost little."""
-        settings: dict[str, dict[str, Any]] = {}
-        model = self._prepare({"command": "true", **common}, settings)
-        shell = common.get("shell", False)
-        tail = listing.spec_text(listing.spec_of(model.spec), without_command=True)
-
-        def prepare(item: Any) -> Prepared:
-            if isinstance(item, Mapping):
-                return self._prepare({**common, **item}, settings)
-            command, _ = check_command(item, shell)
-            text = f'{{"command":{_json(command)}{tail}'
-            return Prepared(model.name, model.batch, model.priority, text, model.requires, model.need)
-
-        return prepare
-
-    def _prepare(self, given: dict[str, Any], known: dict[str, dict[str, Any]] | None = None) -> Prepared:
-        """Check one submission's arguments, before anything is written. `known` holds settings of batches once read."""
-        batch = given.pop("batch", None)
-        batch = DEFAULT_BATCH if batch is None else submission.name_of("batch", batch)
-        known = {} if known is None else known
-        if batch not in known:
-            known[batch] = batches.settings(self._reader(), batch)
-        for key, value in known[batch].items():
-            if given.get(key) is None:
-                given[key] = value
-        if "command" not in given:
-            raise BadInput("a task needs a command.")
-        command, shell = check_command(given.pop("command"), given.pop("shell", False))
-        name, requires, priority = (given.pop(key, None) for key in ("name", "requires", "priority"))
-        fields = submission.conditions(given)
-        spec = Spec(command=command, shell=shell, **fields)
-        return Prepared(
-            None if name is None else submission.name_of("name", name),
-            batch,
-            0 if priority is None else submission.priority_of(priority),
-            listing.spec_text(spec),
-            [] if requires is None else self._ids(requires),
-            spec.need,
-        )
-
-    def _add(self, items: list[Prepared], defaults: Mapping[str, dict[str, Any]] | None = None) -> range:
-        """Write submissions down; `defaults` are those of batches that they were prepared with, if that is to be checked."""
-        now = _now_ms()
-        key = (_cwd(), *(os.environ.get(name) for name in CONTEXT_VARIABLES))
-        known = self._context
-
-        def add(db: apsw.Connection) -> tuple[range, int]:
-            context = known[1] if known is not None and known[0] == key else tasks.context_id(db, _context(key))
-            batches: dict[str, BatchId] = {}
-            for batch in {item.batch for item in items}:
-                batches[batch], settings = tasks.batch_for(db, batch)
-                if defaults is not None and settings != defaults[batch]:
-                    raise _OtherDefaults(settings)
-            needs = {item.need: tasks.need_id(db, item.need) for item in items if item.need is not None}
-            rows = [
-                (name, batches[batch], priority, spec, needs[need] if need else 0)
-                for name, batch, priority, spec, _, need in items
-            ]
-            requires = [item.requires for item in items] if any(item.requires for item in items) else None
-            return tasks.add_many(db, now, rows, context, requires), context
-
-        ids, context = self._write(add)
-        self._context = (key, context)
-        return ids
-
-    def _ids(self, requires: Requirement) -> list[int]:
-        if isinstance(requires, Task):
-            if requires._engine.path != self.path:
-                raise BadInput(
-                    f"task {requires.id} is in {requires._engine.path.name}, not in {self.path.name}: it cannot be required here."
-                )
-            return [requires.id]
-        if isinstance(requires, bool):
-            raise BadInput("requires must be tasks, their numbers or their names.")
-        if isinstance(requires, int):
-            return [requires]
-        if isinstance(requires, str):
-            return [listing.find(self._reader(), requires)]
-        if isinstance(requires, TaskList):
-            return [id for ids in requires._ranges for id in ids]
-        if isinstance(requires, Iterable):
-            return [id for one in requires for id in self._ids(one)]
-        raise BadInput(f"requires must be tasks, their numbers or their names, not {type(requires).__name__}.")
+        return TaskList(self, self._submitter.many(items, common, self._drive))
 
     def _update(self, task: TaskId, given: dict[str, Any], timeout_s: float | None) -> None:
         changes, columns = self._edit_of(listing.get(self._reader(), task), given)
@@ -368,7 +246,7 @@ class Engine:
         if "priority" in fields:
             columns["priority"] = submission.priority_of(fields.pop("priority"))
         if "requires" in fields:
-            columns["requires"] = self._ids(fields.pop("requires"))
+            columns["requires"] = self._submitter.ids_of(fields.pop("requires"))
         changes.update(submission.conditions(fields))
         if "run_timeout" in fields and fields["run_timeout"] is None:
             changes["run_timeout"] = None
@@ -430,7 +308,7 @@ class Engine:
         if unknown := sorted(set(settings) - set(submission.BATCH_SETTINGS)):
             known = ", ".join(submission.BATCH_SETTINGS)
             raise BadInput(f"{unknown[0]} cannot be a default of a batch (known: {known}).")
-        self._prepare({"command": "true", **settings})
+        self._submitter.prepare({"command": "true", **settings})
         self._write(lambda db: batches.set_settings(db, batch, settings))
         return settings
 
@@ -621,38 +499,7 @@ class Engine:
             TimeoutError: not all within `timeout` seconds.
             UnknownTask: one was deleted.
         """
-        self._drive()
-        left = {task.id: task for task in handles}
-        deadline = None if timeout is None else time.monotonic() + timeout
-        seen = journal.last(self._reader())
-        for id in self._settled_of(left):
-            yield left.pop(id)
-        while left:
-            count, before = self._changes.count, seen
-            seen, moves = journal.settled_since(self._reader(), seen)
-            if journal.has_deletion(self._reader(), before, seen):
-                self._settled_of(left)
-            for moved, state in moves:
-                id = TaskId(moved)
-                if state.is_settled and id in left and listing.state_of(self._reader(), id).is_settled:
-                    yield left.pop(id)
-            if not left or moves:
-                continue
-            self._pause(count, deadline, f"{len(left)} tasks")
-
-    def _settled_of(self, ids: Iterable[TaskId]) -> list[TaskId]:
-        """Those of the tasks to which nothing more will happen.
-
-        Raises:
-            UnknownTask: one was deleted.
-        """
-        states = {
-            row.id: row.state for page in chunks(list(ids), 1000) for row in listing.select(self._reader(), ids=page)
-        }
-        for id in ids:
-            if id not in states:
-                listing.get(self._reader(), id)
-        return [id for id, state in states.items() if state.is_settled]
+        return waiting.as_completed(self, handles, timeout)
 
     def join(self, handles: Iterable[Task], retry: int = 1, check: bool = False) -> dict[str, int]:
         """Wait for tasks, relaunching each failed one up to `retry` times; returns how many ended in each state.
@@ -660,52 +507,10 @@ class Engine:
         Raises:
             TaskFailed: with `check=True`, if any finally failed.
         """
-        wanted = list(handles)
-        left = dict.fromkeys((task.id for task in wanted), retry)
-        waiting = list(wanted)
-        while waiting:
-            again = []
-            for task in self.as_completed(waiting):
-                if task.state is TaskState.FAILED and left[task.id] > 0:
-                    left[task.id] -= 1
-                    again.append(task.relaunch())
-            waiting = again
-        ends: dict[str, int] = {}
-        worst: Task | None = None
-        for task in wanted:
-            ends[task.status] = ends.get(task.status, 0) + 1
-            worst = task if task.state is not TaskState.SUCCEEDED else worst
-        if check and worst is not None:
-            failed = {state: n for state, n in ends.items() if state != TaskState.SUCCEEDED.word}
-            told = ", ".join(f"{n} {state}" for state, n in failed.items())
-            raise TaskFailed(
-                f"{told} of {len(wanted)} tasks, among them {worst.row().label}: {worst.why()}", task=worst.id
-            )
-        return ends
+        return waiting.join(self, handles, retry, check)
 
     def _wait_for(self, missing: Callable[[], int], timeout: float | None, what: str) -> None:
-        """Wait until `missing` counts nothing. While it counts many, not every change is worth a look."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
-            count = self._changes.count
-            if not (left := missing()):
-                return
-            self._drive()
-            if left > 1:
-                time.sleep(min(LOOK_S, left * LOOK_PER_TASK_S))
-            self._pause(count, deadline, what)
-
-    def _pause(self, count: int, deadline: float | None, what: str) -> None:
-        if self._closed:
-            raise Closed(f"{self.path.name} was closed while waiting for {what}.")
-        if self._driver_problem is not None and (
-            (holder := self.driver()) is None or (holder.is_here and not holder.alive)
-        ):
-            raise NoDriver(f"nobody drives {self.path.name} any more: {self._driver_problem}") from self._driver_problem
-        left = SLOW_LOOK_S if deadline is None else min(SLOW_LOOK_S, deadline - time.monotonic())
-        if left <= 0:
-            raise TimeoutError(f"{what}: not settled in time.")
-        self._changes.wait(count, left)
+        waiting.wait_for(self, missing, timeout, what)
 
     def _arrival(self, task: TaskId) -> Future[None]:
         """A future that is done when the task is settled; for `await`."""
@@ -856,24 +661,6 @@ class Engine:
         return self._log_bytes(execution, stream, max(0, stored.size - count)) if stored else b""
 
 
-_json = json.JSONEncoder(separators=(",", ":")).encode
-
-
-class Prepared(NamedTuple):
-    """A submission that has been checked."""
-
-    name: str | None
-    batch: str
-    priority: int
-    spec: str
-    requires: list[int]
-    need: Need | None
-
-
-class _OtherDefaults(Exception):
-    """A batch has other defaults (its argument) than those a submission was prepared with."""
-
-
 _open_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
@@ -910,7 +697,7 @@ def find(path: str | Path | None = None) -> Path:
         return Path(text)
     if given := os.environ.get("SCITQ_FILE"):
         return Path(given)
-    here = Path(_cwd())
+    here = Path(working_folder())
     for folder in (here, *here.parents):
         with contextlib.suppress(OSError):
             found = sorted(file for file in folder.glob("*.scitq") if file.is_file())
@@ -924,18 +711,6 @@ def find(path: str | Path | None = None) -> Path:
     fresh = here / "scitq.scitq"
     log.warning("No state file here: %s is made.", fresh)
     return fresh
-
-
-def _context(key: tuple[Any, ...]) -> dict[str, Any]:
-    env = {name: value for name, value in zip(CONTEXT_VARIABLES, key[1:], strict=True) if value is not None}
-    return {"cwd": key[0], "env": env}
-
-
-def _cwd() -> str:
-    try:
-        return os.getcwd()
-    except FileNotFoundError:
-        raise BadInput("the current folder was deleted: change to another one first.") from None
 
 
 def _states(status: str | TaskState | Iterable[str | TaskState]) -> list[TaskState]:

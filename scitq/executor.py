@@ -84,7 +84,7 @@ class Executor(futures.Executor):
             self._name = submission.name_of("name", self._name)
         tags = submission.conditions({"tags": options.pop("tags", None)}).get("tags", {})
         self._options = {**options, "shell": False, "tags": {**tags, "python": PYTHON}}
-        engine._prepare({"command": ["-"], **self._options})  # wrong options show now, not at the first call
+        engine._submitter.prepare({"command": ["-"], **self._options})  # wrong options show now, not at the first call
         if not sys.executable:
             raise BadInput(
                 "this Python does not know its own program (sys.executable is empty): it cannot be run again."

@@ -63,7 +63,7 @@ def launch(engine: Engine, args: SimpleNamespace) -> Text | int:
 
 
 def _rehearse(engine: Engine, wanted: dict[str, Any]) -> Text:
-    name, batch, priority, _, parents, _ = engine._prepare(dict(wanted))
+    name, batch, priority, _, parents, _ = engine._submitter.prepare(dict(wanted))
     command, shell = check_command(wanted["command"], wanted.get("shell", False))
     said = {"name": name, "batch": batch, "command": command, "shell": shell, "priority": priority, "requires": parents}
     said |= {key: wanted[key] for key in (*SIMPLE_CONDITIONS, "env") if key in wanted}

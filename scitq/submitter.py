@@ -1,0 +1,191 @@
+"""How submissions get into the state file: checked, completed from their batch's defaults, written in as few transactions as may be.
+
+`Engine.submit` and `Engine.submit_many` tell what can be submitted; which arguments make sense is `submission`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from scitq import submission
+from scitq.errors import BadInput
+from scitq.handle import Task
+from scitq.selection import TaskList
+from scitq.store import batches, listing, tasks
+from scitq.store.connection import Store
+from scitq.store.query import compact
+from scitq.task import DEFAULT_BATCH, BatchId, Need, Spec, TaskId, check_command
+
+if TYPE_CHECKING:
+    import apsw
+
+BULK = 10_000
+# What a task on this machine sees of the submitter's environment; the rest is given with env=.
+CONTEXT_VARIABLES = (
+    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV",
+    "LD_LIBRARY_PATH", "TMPDIR",
+)  # fmt: skip
+Requirement = Task | int | str | Iterable["Requirement"]
+
+
+class Prepared(NamedTuple):
+    """A submission that has been checked."""
+
+    name: str | None
+    batch: str
+    priority: int
+    spec: str
+    requires: list[int]
+    need: Need | None
+
+
+class _OtherDefaults(Exception):
+    """A batch has other defaults (its argument) than those a submission was prepared with."""
+
+
+class Submitter:
+    """Checks and writes submissions for one engine; safe to use from any thread."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        # The circumstances and the batches' defaults that were found last: the file has the word, and is asked in the transaction.
+        self._context: tuple[tuple[Any, ...], int] | None = None
+        self._defaults: dict[str, dict[str, Any]] = {}
+
+    def one(self, given: Mapping[str, Any]) -> TaskId:
+        """Queue one task, whose arguments are those of `Engine.submit`."""
+        while True:
+            item = self.prepare(dict(given), self._defaults)
+            try:
+                return TaskId(self._add([item], self._defaults)[0])
+            except _OtherDefaults as found:  # somebody has changed them since they were read
+                self._defaults[item.batch] = found.args[0]
+
+    def many(self, items: Iterable[Any], common: Mapping[str, Any], begun: Callable[[], None]) -> list[range]:
+        """Queue many, 10,000 a transaction; `begun` is called after each. Returns their numbers."""
+        ranges: list[range] = []
+        chunk: list[Prepared] = []
+        check = self._checker(common)
+        try:
+            for item in items:
+                chunk.append(check(item))
+                if len(chunk) == BULK:
+                    ranges.append(self._add(chunk))
+                    chunk = []
+                    begun()
+        except BadInput as problem:
+            count = sum(len(found) for found in ranges)
+            raise type(problem)(
+                f"item {count + len(chunk)} of submit_many: {problem} ({count} tasks before it were queued.)",
+                queued=count,
+            ) from problem
+        if chunk:
+            ranges.append(self._add(chunk))
+        if ranges:
+            begun()
+        return ranges
+
+    def _checker(self, common: Mapping[str, Any]) -> Callable[[Any], Prepared]:
+        """The check of one item of many. What they have in common is checked once; plain commands then cost little."""
+        settings: dict[str, dict[str, Any]] = {}
+        model = self.prepare({"command": "true", **common}, settings)
+        shell = common.get("shell", False)
+        tail = listing.spec_text(listing.spec_of(model.spec), without_command=True)
+
+        def check(item: Any) -> Prepared:
+            if isinstance(item, Mapping):
+                return self.prepare({**common, **item}, settings)
+            command, _ = check_command(item, shell)
+            text = f'{{"command":{compact(command)}{tail}'
+            return Prepared(model.name, model.batch, model.priority, text, model.requires, model.need)
+
+        return check
+
+    def prepare(self, given: dict[str, Any], known: dict[str, dict[str, Any]] | None = None) -> Prepared:
+        """Check one submission's arguments, before anything is written. `known` holds settings of batches once read."""
+        batch = given.pop("batch", None)
+        batch = DEFAULT_BATCH if batch is None else submission.name_of("batch", batch)
+        known = {} if known is None else known
+        if batch not in known:
+            known[batch] = batches.settings(self._store.reader(), batch)
+        for key, value in known[batch].items():
+            if given.get(key) is None:
+                given[key] = value
+        if "command" not in given:
+            raise BadInput("a task needs a command.")
+        command, shell = check_command(given.pop("command"), given.pop("shell", False))
+        name, requires, priority = (given.pop(key, None) for key in ("name", "requires", "priority"))
+        fields = submission.conditions(given)
+        spec = Spec(command=command, shell=shell, **fields)
+        return Prepared(
+            None if name is None else submission.name_of("name", name),
+            batch,
+            0 if priority is None else submission.priority_of(priority),
+            listing.spec_text(spec),
+            [] if requires is None else self.ids_of(requires),
+            spec.need,
+        )
+
+    def _add(self, items: list[Prepared], defaults: Mapping[str, dict[str, Any]] | None = None) -> range:
+        """Write submissions down; `defaults` are those of batches that they were prepared with, if that is to be checked."""
+        now = time.time_ns() // 1_000_000
+        key = (working_folder(), *(os.environ.get(name) for name in CONTEXT_VARIABLES))
+        known = self._context
+
+        def add(db: apsw.Connection) -> tuple[range, int]:
+            context = known[1] if known is not None and known[0] == key else tasks.context_id(db, _context(key))
+            batches: dict[str, BatchId] = {}
+            for batch in {item.batch for item in items}:
+                batches[batch], settings = tasks.batch_for(db, batch)
+                if defaults is not None and settings != defaults[batch]:
+                    raise _OtherDefaults(settings)
+            needs = {item.need: tasks.need_id(db, item.need) for item in items if item.need is not None}
+            rows = [
+                (name, batches[batch], priority, spec, needs[need] if need else 0)
+                for name, batch, priority, spec, _, need in items
+            ]
+            requires = [item.requires for item in items] if any(item.requires for item in items) else None
+            return tasks.add_many(db, now, rows, context, requires), context
+
+        ids, context = self._store.write(add)
+        self._context = (key, context)
+        return ids
+
+    def ids_of(self, requires: Requirement) -> list[int]:
+        if isinstance(requires, Task):
+            if requires._engine.path != self._store.path:
+                raise BadInput(
+                    f"task {requires.id} is in {requires._engine.path.name}, not in {self._store.path.name}: it cannot be required here."
+                )
+            return [requires.id]
+        if isinstance(requires, bool):
+            raise BadInput("requires must be tasks, their numbers or their names.")
+        if isinstance(requires, int):
+            return [requires]
+        if isinstance(requires, str):
+            return [listing.find(self._store.reader(), requires)]
+        if isinstance(requires, TaskList):
+            return [id for ids in requires._ranges for id in ids]
+        if isinstance(requires, Iterable):
+            return [id for one in requires for id in self.ids_of(one)]
+        raise BadInput(f"requires must be tasks, their numbers or their names, not {type(requires).__name__}.")
+
+
+def _context(key: tuple[Any, ...]) -> dict[str, Any]:
+    env = {name: value for name, value in zip(CONTEXT_VARIABLES, key[1:], strict=True) if value is not None}
+    return {"cwd": key[0], "env": env}
+
+
+def working_folder() -> str:
+    """The current folder.
+
+    Raises:
+        BadInput: it was deleted.
+    """
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        raise BadInput("the current folder was deleted: change to another one first.") from None
