@@ -23,7 +23,7 @@ from benchmarks.report import Section, at_least
 if TYPE_CHECKING:
     import apsw
 
-    from scitq.driver import Contact
+    from scitq.contact import Contact
 
 AGENTS = 100
 SLOTS = 4

@@ -28,6 +28,7 @@ LOOK_S = 2.0  # between two looks, when the bell can be watched
 OWN_S = 0.0005  # our own rings wake us too: not at each of a quick run of commits
 QUICK_LOOK_S = 0.02  # when it cannot: right after something happened,
 SLOW_LOOK_S = 0.5  # and when nothing has happened for a while
+FIRST_LOOK_S = 5.0  # how long who begins to listen waits for the first look at most
 
 _RING = struct.Struct("=II")  # who rings, how many times
 # A listener's mark: a shared lock on one byte behind the ring, owned by its open file (struct flock of 64-bit Linux).
@@ -225,11 +226,17 @@ class Listener:
         self._data_version = data_version
         self._heard = heard
         self._stop = threading.Event()
+        self._has_begun = threading.Event()
         self._ear = listen_to(bell.path) if bell else DeafEar()
         if bell is not None:
             bell.attend()  # before the first look, which then sees what was not rung for
         self._thread = threading.Thread(target=self._listen, name="scitq-bell", daemon=True)
         self._thread.start()
+
+    def await_first_look(self) -> None:
+        """Who cannot hear rings compares: what is committed from now on must come after the first look."""
+        if self._ear.is_deaf:
+            self._has_begun.wait(FIRST_LOOK_S)
 
     def close(self) -> None:
         self._stop.set()
@@ -244,6 +251,7 @@ class Listener:
 
     def _listen(self) -> None:
         seen = self._look(None)
+        self._has_begun.set()
         pause_s = LOOK_S
         while not self._stop.is_set():
             pause_s = min(pause_s * 1.5, SLOW_LOOK_S) if self._ear.is_deaf else LOOK_S

@@ -164,6 +164,8 @@ class Store:
                 self._writer.has_subscribers = True
             if self._listener is None:
                 self._listener = Listener(self._bell, self._data_version, self._tell)
+            listener = self._listener
+        listener.await_first_look()
 
         def unsubscribe() -> None:
             with self._guarding:

@@ -182,3 +182,23 @@ def test_nobody_is_rung_for_when_nobody_listens(tmp_path: Path) -> None:
     other.close()
     assert not mine.is_attended()
     mine.close()
+
+
+def test_nothing_is_missed_between_subscribing_and_the_first_look(
+    state_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where rings are not heard, and the thread that looks is slow to begin."""
+    monkeypatch.setattr(bell, "listen_to", lambda path: bell.DeafEar())
+    look = bell.Listener._look
+
+    def slow_look(listener: bell.Listener, seen: int | None) -> int | None:
+        if seen is None:
+            time.sleep(0.3)
+        return look(listener, seen)
+
+    monkeypatch.setattr(bell.Listener, "_look", slow_look)
+    with Store.open(state_file, SMALL) as one, Store.open(state_file, SMALL) as two:
+        heard = threading.Event()
+        two.subscribe(heard.set)
+        one.write(put("one"))
+        assert heard.wait(20)
