@@ -26,6 +26,7 @@
     │   ├── AgentFailed                 the agent cannot be started, or refuses
     │   ├── LinkBroken (Transient)      the connection to an agent ended
     │   └── BadAnswer                   an agent's answer makes no sense
+    ├── FetchError                      data: its own branch, drawn in scitq/fetch/errors.py
     └── TaskError
         ├── TaskFailed                  it ended badly: command, exit code, last ten lines
         ├── TaskCancelled

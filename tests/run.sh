@@ -59,7 +59,7 @@ step "lint";          ruff check .
 step "types";         mypy
 if [ -d scitq/remote/agent ]; then
     step "types of what travels, as Python 3.10"
-    mypy --python-version 3.10 --follow-imports=silent scitq/remote/agent
+    mypy --python-version 3.10 --follow-imports=silent scitq/remote/agent scitq/fetch scitq/errors.py
 fi
 step "import rules";  lint-imports
 step "live tests, deselected here (pytest -m live runs them)"

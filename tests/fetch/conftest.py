@@ -1,0 +1,73 @@
+"""Real servers on loopback for the tests of data, one of each for the whole session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from scitq.fetch.progress import Progress
+from scitq.fetch.retry import Policy
+from scitq.fetch.settings import Settings
+from tests.fetch.servers import Storages, storages
+from tests.fetch.web import WebServer
+
+
+@pytest.fixture(scope="session")
+def web_server() -> Iterator[WebServer]:
+    """The web server."""
+    server = WebServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def web(web_server: WebServer) -> Iterator[WebServer]:
+    """The web server, empty."""
+    web_server.reset()
+    yield web_server
+    web_server.reset()
+
+
+@pytest.fixture(scope="session")
+def all_storages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Storages]:
+    """S3, WebDAV, SFTP and a folder behind rclone."""
+    with storages(tmp_path_factory.mktemp("storages")) as found:
+        yield found
+
+
+@pytest.fixture
+def store(all_storages: Storages) -> Storages:
+    """The storages; tests use buckets and folders of their own."""
+    all_storages.s3.reset()
+    return all_storages
+
+
+@dataclass
+class Heard:
+    """What a transfer told."""
+
+    warnings: list[str] = field(default_factory=list)
+    progress: list[Progress] = field(default_factory=list)
+
+
+@pytest.fixture
+def heard() -> Heard:
+    """Who listens."""
+    return Heard()
+
+
+@pytest.fixture
+def settings(heard: Heard) -> Settings:
+    """Patient, but with waits too short to be felt."""
+    return Settings(
+        warn=heard.warnings.append, report=heard.progress.append, retry=Policy(first_wait_s=0.001, longest_wait_s=0.01),
+        connect_timeout_s=60.0, stall_timeout_s=120.0,
+    )  # fmt: skip
+
+
+def names(folder: Path) -> list[str]:
+    """Every file and folder below, also hidden ones."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))

@@ -1,0 +1,179 @@
+"""Storages on loopback, and the rclone configuration that names them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+MOTO = """
+import sys
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+server.start()
+print(*server.get_host_and_port(), flush=True)
+sys.stdin.read()
+"""
+
+
+class Cable:
+    """A port that passes on to another, and counts the bytes each way."""
+
+    def __init__(self, port: int) -> None:
+        self._to = port
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.port = self._listener.getsockname()[1]
+        self.up_bytes = self.down_bytes = 0
+        self._lock = threading.Lock()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def reset(self) -> None:
+        """Count from zero."""
+        with self._lock:
+            self.up_bytes = self.down_bytes = 0
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(near,), daemon=True).start()
+
+    def _serve(self, near: socket.socket) -> None:
+        with near, socket.create_connection(("127.0.0.1", self._to)) as far:
+            back = threading.Thread(target=self._pump, args=(far, near, False), daemon=True)
+            back.start()
+            self._pump(near, far, True)
+            back.join()
+
+    def _pump(self, source: socket.socket, target: socket.socket, up: bool) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                with self._lock:
+                    if up:
+                        self.up_bytes += len(data)
+                    else:
+                        self.down_bytes += len(data)
+                target.sendall(data)
+        for end in (source, target):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Take no more calls."""
+        self._listener.close()
+
+
+@dataclass
+class Storages:
+    """What is there: remotes s3, Other-S3.2 (the same, by another name), dav, sftp, loc; and the file that says so."""
+
+    config: Path
+    s3: Cable
+    folders: dict[str, Path]
+    moto_port: int
+
+    def bucket(self, name: str) -> None:
+        """Make one."""
+        url = f"http://127.0.0.1:{self.moto_port}/{name}"
+        urllib.request.urlopen(urllib.request.Request(url, method="PUT")).close()
+
+
+@contextmanager
+def storages(folder: Path) -> Iterator[Storages]:
+    """All of them, for as long as one is in here."""
+    rclone = shutil.which("rclone") or os.path.join(os.path.dirname(sys.executable), "rclone")
+    folders = {name: folder / name for name in ("dav", "sftp", "loc")}
+    for path in folders.values():
+        path.mkdir()
+    serve = [
+        rclone,
+        "serve",
+        "--use-json-log",
+        "--log-level=NOTICE",
+        "--addr=127.0.0.1:0",
+    ]
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", MOTO], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        ),
+        _serve([*serve[:2], "webdav", *serve[2:], str(folders["dav"])]),
+        _serve([*serve[:2], "sftp", "--user=me", "--pass=geheim1234", *serve[2:], str(folders["sftp"])]),
+    ]
+    try:
+        moto_port = int(_line(started[0].stdout, lambda line: line.startswith("127.0.0.1")).split()[1])
+        dav = _line(started[1].stderr, lambda line: "started on" in line)
+        sftp = _line(started[2].stderr, lambda line: "listening on" in line)
+        cable = Cable(moto_port)
+        config = folder / "rclone.conf"
+        hidden = subprocess.run(
+            [rclone, "obscure", "geheim1234"], stdout=subprocess.PIPE, text=True, check=True
+        ).stdout.strip()
+        s3 = (
+            f"type = s3\nprovider = Other\nendpoint = http://127.0.0.1:{cable.port}\naccess_key_id = test\n"
+            "secret_access_key = geheim1234\nregion = us-east-1\nforce_path_style = true\nno_check_bucket = true\n"
+        )
+        config.write_text(
+            f"[s3]\n{s3}[Other-S3.2]\n{s3}"
+            f"[dav]\ntype = webdav\nurl = {_port_url(dav)}\nvendor = other\n"
+            f"[sftp]\ntype = sftp\nhost = 127.0.0.1\nport = {_port_url(sftp).rpartition(':')[2].strip('/')}\nuser = me\npass = {hidden}\n"
+            "shell_type = none\nmd5sum_command = none\nsha1sum_command = none\n"
+            f"[loc]\ntype = alias\nremote = {folders['loc']}\n"
+        )
+        yield Storages(config, cable, folders, moto_port)
+        cable.close()
+    finally:
+        for each in started:
+            each.kill()
+            each.wait()
+            for pipe in (each.stdin, each.stdout, each.stderr):
+                if pipe is not None:
+                    pipe.close()
+
+
+def _serve(command: list[str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def _line(pipe: object, fits: object, patience_s: float = 60.0) -> str:
+    """The first line that fits."""
+    assert callable(fits) and hasattr(pipe, "fileno")
+    said = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(pipe.fileno(), selectors.EVENT_READ)
+        while selector.select(patience_s):
+            data = os.read(pipe.fileno(), 1 << 16)
+            said += data
+            for line in said.decode(errors="replace").splitlines(keepends=True):
+                if line.endswith("\n") and fits(line):
+                    # A pipe that nobody reads would stop the server one day.
+                    threading.Thread(target=_drain, args=(os.dup(pipe.fileno()),), daemon=True).start()
+                    return line
+            assert data, f"the server ended: {said!r}"
+    raise AssertionError(f"the server said only {said!r}")
+
+
+def _drain(handle: int) -> None:
+    with open(handle, "rb") as pipe:
+        while pipe.read1(1 << 16):
+            pass
+
+
+def _port_url(line: str) -> str:
+    """The address in a line of rclone's log."""
+    said = str(json.loads(line)["msg"])
+    port = said.rpartition("127.0.0.1:")[2]
+    digits = "".join(char for char in port if char.isdigit() or char == "/").split("/")[0]
+    return f"http://127.0.0.1:{digits}/"
