@@ -10,12 +10,16 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from scitq import fetch as fetch_package
 from scitq.remote.bundle import TRAVELS, build
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "scitq"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 AGENT = PACKAGE / "remote" / "agent"
+FETCH = PACKAGE / "fetch"
+# Of scitq.fetch, what stays on the laptop.
+AT_HOME = ("remotes",)
 
 # Who may import what of the packages that scitq depends on (DESIGN.md §4); prefixes of module names.
 ALLOWED = {
@@ -76,6 +80,43 @@ def test_what_travels_to_a_worker_imports_the_standard_library_and_itself() -> N
     ]
 
     assert strangers == []
+
+
+def test_what_travels_of_fetch_imports_the_standard_library_itself_and_the_errors() -> None:
+    ours = ("scitq.fetch.", "scitq.errors.")
+    strangers = [
+        f"{module}.py:{line}: {name}"
+        for module in fetch_package.TRAVELS
+        for line, name in imports(FETCH / f"{module}.py")
+        if (name.split(".")[0] not in sys.stdlib_module_names and not f"{name}.".startswith(ours))
+        or name in [f"scitq.fetch.{home}" for home in AT_HOME]
+    ]
+
+    assert strangers == []
+    assert sorted([*fetch_package.TRAVELS, *AT_HOME]) == sorted(path.stem for path in FETCH.glob("*.py"))
+    assert {name for _, name in imports(PACKAGE / "errors.py")} <= {"__future__", "typing"}
+
+
+def test_what_travels_of_fetch_loads_with_the_oldest_python_here(tmp_path: Path) -> None:
+    for name in ("__init__.py", "errors.py"):
+        (tmp_path / "scitq").mkdir(exist_ok=True)
+        (tmp_path / "scitq" / name).write_bytes(b"" if name.startswith("_") else (PACKAGE / name).read_bytes())
+    (tmp_path / "scitq" / "fetch").mkdir()
+    for name in fetch_package.TRAVELS:
+        shutil.copy(FETCH / f"{name}.py", tmp_path / "scitq" / "fetch")
+    code = (
+        f"import importlib, sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        f"for name in {[n for n in fetch_package.TRAVELS if n != '__init__']!r}:\n"
+        "    importlib.import_module('scitq.fetch.' + name)\n"
+        f"from scitq import fetch; open({str(tmp_path / 'x')!r}, 'w').write('x')\n"
+        f"fetch.get({str(tmp_path / 'x')!r} + '|mv:sub', {str(tmp_path / 'out')!r}); print(sys.version)"
+    )
+
+    ended = run_python(python_3_10() or sys.executable, code, "-I", "-B")
+
+    print("scitq.fetch loads with Python", ended.stdout.strip())
+    assert ended.returncode == 0, ended.stderr
+    assert (tmp_path / "out/sub/x").read_text() == "x"
 
 
 def test_nobody_takes_names_from_the_package_root() -> None:
