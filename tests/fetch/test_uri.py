@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scitq.errors import BadInput, ScitqError
@@ -25,6 +25,7 @@ MOVES = PATHS.filter(lambda path: not path.startswith("/")).map(lambda path: Act
 DONE = st.lists(st.sampled_from([Action(name) for name in ACTIONS if name != "mv"]) | MOVES, max_size=3).map(tuple)
 
 
+@settings(deadline=None)
 @given(REMOTES, PATHS, st.booleans(), DONE)
 def test_a_storage_address_survives_printing_and_parsing(
     remote: str, path: str, folder: bool, actions: tuple[Action, ...]
@@ -34,6 +35,7 @@ def test_a_storage_address_survives_printing_and_parsing(
     assert parse(str(address)) == address
 
 
+@settings(deadline=None)
 @given(st.booleans(), PATHS, DONE)
 def test_a_plain_path_survives_printing_and_parsing(absolute: bool, path: str, actions: tuple[Action, ...]) -> None:
     address = of_path("/" * absolute + path).bare.with_action(
@@ -44,6 +46,7 @@ def test_a_plain_path_survives_printing_and_parsing(absolute: bool, path: str, a
     assert parse(str(address.bare)).path == of_path("/" * absolute + path).path
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_any_text_is_an_address_or_a_clear_error(text: str) -> None:
     try:
