@@ -701,7 +701,7 @@ class Driver:
 
 
 def _has(row: WorkerRow) -> str:
-    return f"{row.name} has {Need(row.cpus, row.memory, len(row.gpus)).describe()}"
+    return f"{row.name} has {Need(row.cpus, row.memory, len(row.gpus), row.python).describe()}"
 
 
 def _context(text: str) -> dict[str, Any]:

@@ -83,7 +83,7 @@ class Executor(futures.Executor):
         if self._name is not None:
             self._name = submission.name_of("name", self._name)
         tags = submission.conditions({"tags": options.pop("tags", None)}).get("tags", {})
-        self._options = {**options, "shell": False, "tags": {**tags, "python": PYTHON}}
+        self._options = {**options, "shell": False, "tags": {**tags, "python": PYTHON}, "python": PYTHON}
         engine._submitter.prepare({"command": ["-"], **self._options})  # wrong options show now, not at the first call
         if not sys.executable:
             raise BadInput(
@@ -182,7 +182,9 @@ class Executor(futures.Executor):
         try:
             for data in (function, packed(arguments)):
                 kept.append(self._files.keep(data))
-            task = self._engine.submit(self._files.command(kept), **self._options, name=self._name or name)
+            given = {**self._options, "command": self._files.command(kept), "name": self._name or name}
+            task = Task(self._engine, self._engine._submitter.one(given))
+            self._engine._drive()
         except BaseException:
             self._files.release(kept)
             raise

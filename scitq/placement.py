@@ -43,6 +43,10 @@ class _Room:
             return False
         if need is None:
             return self.slots + self.queue > 0
+        if not _has_python(need, self.total):
+            return False
+        if not need.occupies:
+            return self.slots + self.queue > 0
         return (
             slots_of(need, self.total) <= self.slots
             and (need.memory or 0) <= self.memory
@@ -52,7 +56,7 @@ class _Room:
     def take(self, task: PendingTask) -> Assignment:
         """Give it the task."""
         need = task.need
-        if need is None:
+        if need is None or not need.occupies:
             if self.slots > 0:
                 self.slots -= 1
             else:
@@ -76,10 +80,15 @@ def could_ever(need: Need, total: Capacity) -> bool:
     """Whether a worker with nothing else to do could meet a request; `total` is its whole capacity."""
     return (
         total.concurrency > 0
+        and _has_python(need, total)
         and (need.cpus or 0) <= total.cpus
         and (need.memory or 0) <= total.memory_total
         and (need.gpus or 0) <= total.gpu_count
     )
+
+
+def _has_python(need: Need, total: Capacity) -> bool:
+    return need.python is None or total.python is None or need.python == total.python
 
 
 def place(tasks: Iterable[PendingTask], free: Mapping[WorkerId, Capacity]) -> list[Assignment]:
@@ -96,7 +105,7 @@ def place(tasks: Iterable[PendingTask], free: Mapping[WorkerId, Capacity]) -> li
         able = [room for room in candidates if room.fits(task.need)]
         if able:
             assignments.append(min(able, key=_Room.rank).take(task))
-        elif task.need is not None:
+        elif task.need is not None and task.need.occupies:
             larger = [room for room in candidates if not room.is_reserved and could_ever(task.need, room.total)]
             if larger:
                 min(larger, key=_Room.rank).is_reserved = True
@@ -122,6 +131,7 @@ def free(
                 slots=slots, queue=queue, concurrency=row.concurrency, cpus=row.cpus,
                 memory=max(0, row.memory - load.memory), memory_total=row.memory,
                 gpus=tuple(gpu for gpu in row.gpus if gpu not in load.gpus), gpu_count=len(row.gpus),
+                python=row.python,
             )  # fmt: skip
     return free
 
@@ -130,5 +140,5 @@ def total(row: WorkerRow) -> Capacity:
     """All that a worker has."""
     return Capacity(
         slots=row.concurrency, concurrency=row.concurrency, cpus=row.cpus, memory=row.memory, memory_total=row.memory,
-        gpus=row.gpus, gpu_count=len(row.gpus),
+        gpus=row.gpus, gpu_count=len(row.gpus), python=row.python,
     )  # fmt: skip

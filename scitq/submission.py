@@ -110,6 +110,12 @@ def _cpus(name: str, value: Any) -> float:
     return float(value)
 
 
+def _python(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9]+\.[0-9]+", value):
+        raise BadInput(f"{name} must be a minor version such as '3.12', not {value!r}.")
+    return value
+
+
 def _gpus(name: str, value: Any) -> int:
     return whole(name, value)
 
@@ -137,4 +143,5 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "cpus": _cpus,
     "memory": memory_bytes,
     "gpus": _gpus,
+    "python": _python,
 }

@@ -29,7 +29,7 @@ class Spec:
     """What a task runs and under which conditions, as stored in the state file (fields at their default are left out).
 
     `command` is a string (split like a shell would, no shell runs), a list (taken as it is), or, with `shell`, a script.
-    Times are seconds, `memory` is in bytes.
+    Times are seconds, `memory` is in bytes. `python` is the minor version (`3.12`) that a call of a function needs.
     """
 
     command: str | list[str]
@@ -42,11 +42,13 @@ class Spec:
     cpus: float | None = None
     memory: int | None = None
     gpus: int | None = None
+    python: str | None = None
 
     @property
     def need(self) -> Need | None:
         """What it asks of its worker; None for nothing in particular."""
-        return Need(self.cpus, self.memory, self.gpus) if self.cpus or self.memory or self.gpus else None
+        need = Need(self.cpus, self.memory, self.gpus, self.python)
+        return need if self.cpus or self.memory or self.gpus or self.python else None
 
     def argv(self) -> list[str]:
         """The words to execute; only for tasks without `shell`."""
@@ -140,11 +142,20 @@ def describe(outcome: Outcome | None, stage: Stage | None, exit_code: int | None
 
 @dataclass(frozen=True)
 class Need:
-    """What a task asks of its worker while it runs; None: nothing in particular. `memory` is in bytes."""
+    """What a task asks of its worker while it runs; None: nothing in particular. `memory` is in bytes.
+
+    `python` is a minor version (`3.12`), which is there or not; the rest is occupied.
+    """
 
     cpus: float | None = None
     memory: int | None = None
     gpus: int | None = None
+    python: str | None = None
+
+    @property
+    def occupies(self) -> bool:
+        """Whether it takes anything away from others but a slot."""
+        return bool(self.cpus or self.memory or self.gpus)
 
     def describe(self) -> str:
         """`4 CPUs, 16 GB, 1 GPU`."""
@@ -155,6 +166,8 @@ class Need:
             parts.append(f"{self.memory / 1e9:.3g} GB")
         if self.gpus:
             parts.append(f"{self.gpus} GPU{'' if self.gpus == 1 else 's'}")
+        if self.python:
+            parts.append(f"Python {self.python}")
         return ", ".join(parts)
 
 

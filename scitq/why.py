@@ -87,6 +87,10 @@ def _queue(engine: Engine, row: TaskRow) -> str:
         return f"{holder.describe(now)} drives {engine.path.name} but does nothing. {holder.way_out()}: scitq up --take-over"
     need, problem = listing.need_of(db, row.id)
     if problem is not None:
+        if need is not None and need.python is not None and not need.occupies:
+            return (
+                f"{problem}. Call it from a Python that a worker has, add a worker with that one, or use a container."
+            )
         return (
             f"{problem}. Ask for less: scitq task update {row.id} --cpus/--memory/--gpus, or add a worker that has it."
         )
@@ -101,7 +105,7 @@ def _queue(engine: Engine, row: TaskRow) -> str:
     names = ", ".join(worker.name for worker in ready)
     if slots == 0:
         return f"the concurrency of {names} is 0. Raise it: scitq worker update {ready[0].name} --concurrency N"
-    if need is not None:
+    if need is not None and need.occupies:
         return f"it waits until {need.describe()} are free on {names}."
     ahead = listing.ahead_of(db, row)
     before = "it is next" if ahead == 0 else f"{ahead} {'task is' if ahead == 1 else 'tasks are'} ahead of it"

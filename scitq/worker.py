@@ -63,6 +63,11 @@ class WorkerRow:
         return None if cap is None else int(cap)
 
     @property
+    def python(self) -> str | None:
+        """The minor version of the Python that calls of functions find there; None where they find the submitter's own."""
+        return None if self.kind == LOCAL else ".".join(str(self.facts.get("python", "")).split(".")[:2])
+
+    @property
     def limits_wanted(self) -> bool:
         """Tasks are to be held to the memory and CPUs that they asked for, where the system can do that."""
         return self.facts.get("limits") is not False
@@ -99,7 +104,8 @@ class Capacity:
     """What a worker can take now: `slots` executions that would start at once, `queue` more that would wait there.
 
     `batch` None serves every batch. `concurrency`, `cpus`, `memory_total` and `gpu_count` are what it has in all; `memory`
-    (bytes) and `gpus` (their ids) are what of that is free.
+    (bytes) and `gpus` (their ids) are what of that is free. `python` is its minor version (`3.12`) for calls of functions;
+    None: whatever interpreter a call names is there.
     """
 
     slots: int
@@ -111,6 +117,7 @@ class Capacity:
     memory_total: int = 0
     gpus: tuple[str, ...] = ()
     gpu_count: int = 0
+    python: str | None = None
 
 
 def window(concurrency: int, prefetch: int | None, mean_run_s: float | None) -> int:

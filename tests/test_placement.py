@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scitq.placement import place
-from scitq.task import BatchId, Need, PendingTask, TaskId
+from scitq.placement import could_ever, place
+from scitq.task import Assignment, BatchId, Need, PendingTask, TaskId
 from scitq.worker import Capacity, WorkerId, window
 
 
@@ -73,7 +73,7 @@ def test_prefetch_is_for_short_tasks_only() -> None:
     assert window(0, None, 0.001) == 0
 
 
-def big(id: int, **need: float) -> PendingTask:
+def big(id: int, **need: float | str) -> PendingTask:
     return PendingTask(TaskId(id), BatchId(1), 0, Need(**need))  # type: ignore[arg-type]
 
 
@@ -118,3 +118,17 @@ def test_a_request_that_no_worker_can_meet_holds_nobody_up() -> None:
 def test_a_request_is_never_staged_ahead() -> None:
     free = {WorkerId(1): Capacity(slots=0, queue=5, concurrency=2, cpus=2, memory=8, memory_total=8)}
     assert place([big(1, memory=4)], free) == []
+
+
+def test_a_call_goes_where_its_python_is() -> None:
+    other, same, own = (Capacity(slots=1, queue=1, concurrency=1, python=version) for version in ("3.9", "3.12", None))
+    call = big(1, python="3.12")
+
+    assert not could_ever(Need(python="3.12"), other)
+    assert could_ever(Need(python="3.12"), same) and could_ever(Need(python="3.12"), own)
+    assert place([call], {WorkerId(1): other, WorkerId(2): same}) == [Assignment(TaskId(1), WorkerId(2))]
+    assert place([call], {WorkerId(1): other}) == []
+    # It occupies nothing but a slot, so it may be staged ahead, and keeps no room from others while it waits.
+    assert len(place([call, big(2, python="3.12"), big(3, python="3.12")], {WorkerId(1): own})) == 2
+    plain = PendingTask(TaskId(4), BatchId(1), 0)
+    assert place([call, plain], {WorkerId(1): other}) == [Assignment(TaskId(4), WorkerId(1))]

@@ -46,7 +46,7 @@ def spec_text(spec: Spec, *, without_command: bool = False) -> str:
         fields["run_timeout"] = spec.run_timeout
     if spec.tags:
         fields["tags"] = dict(spec.tags)
-    for name in ("cpus", "memory", "gpus"):
+    for name in ("cpus", "memory", "gpus", "python"):
         if (value := getattr(spec, name)) is not None:
             fields[name] = value
     text = compact(fields)
@@ -60,8 +60,8 @@ def spec_of(text: str) -> Spec:
 
 def needs(db: apsw.Connection) -> dict[int, tuple[Need | None, str | None]]:
     """Every kind of request, with the reason why no worker can ever meet it, if that is so."""
-    rows = query.rows(db, "select id, cpus, memory, gpus, note from need")
-    found = {id: (Need(cpus or None, memory or None, gpus or None), note) for id, cpus, memory, gpus, note in rows}
+    rows = query.rows(db, "select id, note, cpus, memory, gpus, python from need")
+    found = {id: (need_from(*asked), note) for id, note, *asked in rows}
     return {0: (None, None), **found}
 
 
@@ -73,9 +73,16 @@ def edit_pending(db: apsw.Connection, task: TaskId) -> bool:
 def need_of(db: apsw.Connection, task: TaskId) -> tuple[Need | None, str | None]:
     """What a task asks, and why no worker can ever meet it, if that is so."""
     row = query.row(
-        db, "select cpus, memory, gpus, note from task join need on need.id = task.need where task.id = ?", (task,)
+        db,
+        "select note, cpus, memory, gpus, python from task join need on need.id = task.need where task.id = ?",
+        (task,),
     )
-    return (None, None) if row is None else (Need(row[0] or None, row[1] or None, row[2] or None), row[3])
+    return (None, None) if row is None else (need_from(*row[1:]), row[0])
+
+
+def need_from(cpus: float, memory: int, gpus: int, python: str) -> Need:
+    """A request from its columns."""
+    return Need(cpus or None, memory or None, gpus or None, python or None)
 
 
 def get(db: apsw.Connection, task: TaskId) -> TaskRow:

@@ -43,8 +43,8 @@ create table batch(
 
 -- Kinds of requests, one row however many tasks ask the same; 0 stands for none. `note`: why no worker can ever meet it.
 create table need(
-  id integer primary key check(id > 0), cpus real not null, memory integer not null, gpus integer not null, note text,
-  unique(cpus, memory, gpus)) strict;
+  id integer primary key check(id > 0), cpus real not null, memory integer not null, gpus integer not null,
+  python text not null, note text, unique(cpus, memory, gpus, python)) strict;
 
 -- The circumstances of submission that hold on this machine only (folder, PATH): one row however many tasks share them.
 create table context(id integer primary key, data text not null unique check(json_valid(data))) strict;

@@ -14,7 +14,7 @@ from typing import TypeVar
 import apsw
 
 from scitq.states import Outcome, TaskState
-from scitq.store import query
+from scitq.store import listing, query
 from scitq.task import Need, TaskId
 
 T = TypeVar("T")
@@ -45,15 +45,12 @@ def in_vain(db: apsw.Connection) -> list[InVain]:
     # Through the index of what could run: other pending tasks, however many, are not looked at.
     rows = query.rows(
         db,
-        f"""select need.cpus, need.memory, need.gpus, need.note, count(*), min(task.id)
+        f"""select need.note, count(*), min(task.id), need.cpus, need.memory, need.gpus, need.python
         from need cross join batch cross join task indexed by task_ready
           on task.batch = batch.id and task.need = need.id and task.state = {int(TaskState.PENDING)} and task.not_before is null
         where need.note is not null group by need.id order by min(task.id)""",
     )
-    return [
-        InVain(Need(cpus or None, memory or None, gpus or None), note, count, TaskId(first))
-        for cpus, memory, gpus, note, count, first in rows
-    ]
+    return [InVain(listing.need_from(*asked), note, count, TaskId(first)) for note, count, first, *asked in rows]
 
 
 @dataclass(frozen=True)

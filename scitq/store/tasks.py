@@ -40,9 +40,10 @@ def need_id(db: apsw.Connection, need: Need | None) -> int:
     """The number of a kind of request, made when it is new; 0 for none."""
     if need is None:
         return 0
-    values = (need.cpus or 0.0, need.memory or 0, need.gpus or 0)
-    row = query.row(db, "select id from need where cpus = ? and memory = ? and gpus = ?", values)
-    return int((row or query.one(db, "insert into need(cpus, memory, gpus) values (?, ?, ?) returning id", values))[0])
+    values = (need.cpus or 0.0, need.memory or 0, need.gpus or 0, need.python or "")
+    row = query.row(db, "select id from need where cpus = ? and memory = ? and gpus = ? and python = ?", values)
+    made = "insert into need(cpus, memory, gpus, python) values (?, ?, ?, ?) returning id"
+    return int((row or query.one(db, made, values))[0])
 
 
 def note_need(db: apsw.Connection, need: int, note: str | None) -> None:

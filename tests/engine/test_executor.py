@@ -364,6 +364,25 @@ def test_futures_left_open_when_the_engine_closes_say_so(
         future.result(WAIT_S)
 
 
+def test_a_call_waits_for_its_own_python_and_why_says_so(engine: Engine, executor: Executor) -> None:
+    """The worker is taken for one of another machine, whose Python is another, then the same."""
+    engine.submit("true").wait(WAIT_S)
+
+    def has_python(version: str) -> None:
+        facts = "json_set(facts, '$.python', ?)"
+        engine._write(lambda db: db.execute(f"update worker set kind = 'ssh', facts = {facts}", (version,)))
+
+    has_python("3.9.1")
+    future = executor.submit(abs, -1)
+    until(lambda: "no worker has" in future.task.why(), "the explanation")
+    said = future.task.why()
+    assert f"no worker has Python {calls.PYTHON}: local has" in said and "Python 3.9" in said and "container" in said
+    assert future.task.status == "pending"
+
+    has_python(f"{calls.PYTHON}.99")
+    assert future.result(WAIT_S) == 1
+
+
 # --- map ----------------------------------------------------------------------------------------------------------------
 
 
