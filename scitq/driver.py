@@ -55,6 +55,8 @@ POLL_S = 600
 CANDIDATE_S = 1.0
 # And how often whether it stands still.
 LOOK_AT_HOLDER_S = 5.0
+# How long a driver that ends waits for a connection that is being made.
+CONNECT_S = 5.0
 RECONNECT_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 # How long a driver waits when the file cannot be written, before it tries again.
 OBSTACLE_S = 10.0
@@ -108,6 +110,7 @@ class Driver:
         self._ahead_s = time.time() - self._busy_at
         self.driving = threading.Event()
         self.ended = threading.Event()
+        self._connecting: list[threading.Thread] = []
         self._tails = Tails(
             store, self._lease, self._stop,
             later=self._later, wake=self.wake, is_over=lambda: self._over, on_output=on_output,
@@ -176,6 +179,8 @@ class Driver:
                 self._hang_up(contact)
             with contextlib.suppress(ScitqError):
                 self._lease.release()
+            for thread in self._connecting:  # an agent that is being started is not left to appear later
+                thread.join(CONNECT_S)
             self._selector.close()
             with self._wake_gate:
                 os.close(self._wake_r)
@@ -493,7 +498,9 @@ class Driver:
                 and ((seen.is_live and executions.live(db, row.id)) or (seen.is_ready and listing.pending(db, 1)))
             ):
                 contact.connecting = True
-                threading.Thread(target=self._connect, args=(contact,), name="scitq-connect", daemon=True).start()
+                thread = threading.Thread(target=self._connect, args=(contact,), name="scitq-connect", daemon=True)
+                self._connecting = [old for old in self._connecting if old.is_alive()] + [thread]
+                thread.start()
             return
         commands = self._slots(contact, row)
         for execution, wanted in executions.wishes(db, row.id).items() if seen.is_wished else ():

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from scitq.remote import local
 from scitq.remote.agent import address
 from scitq.states import TaskState, WorkerState
 from tests.engine.conftest import Opener, sound
@@ -168,3 +171,24 @@ def test_a_worker_told_to_run_nothing_is_given_nothing_more(open_engine: Opener)
         other.update_worker("local", concurrency=1, prefetch=4)
         task.result(WAIT_S)
     engine.wait_all(WAIT_S)
+
+
+def test_an_engine_that_is_closed_while_it_starts_an_agent_waits_for_that(
+    open_engine: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the agent would appear after everything else has ended, with nothing to do."""
+    ensure, has_begun = local.ensure, threading.Event()
+
+    def slowly(*given: Any, **more: Any) -> None:
+        has_begun.set()
+        time.sleep(0.5)
+        ensure(*given, **more)
+
+    monkeypatch.setattr(local, "ensure", slowly)
+    engine = open_engine()
+    engine.submit("true")
+    assert has_begun.wait(30)
+    engine.close()
+
+    assert [thread.name for thread in threading.enumerate() if thread.name == "scitq-connect"] == []
+    assert (engine.side / "local" / "agent.sock").exists()
