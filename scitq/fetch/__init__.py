@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from scitq.fetch.uri import Address, parse
 
 TRAVELS = (
-    "__init__", "actions", "archives", "aria2", "entry", "errors", "expand", "files", "ftp", "getting", "http", "listing",
-    "local", "patterns", "programs", "progress", "putting", "rclone", "reader", "retry", "settings", "syncing", "transfer",
+    "__init__", "actions", "archives", "aria2", "entry", "errors", "expand", "files", "ftp", "ftplines", "getting", "http", "listing",
+    "local", "patterns", "programs", "progress", "putting", "rclone", "rclonerun", "reader", "retry", "settings", "syncing", "transfer",
     "transport", "tree", "uri",
 )  # fmt: skip
 """The modules that a worker's bundle takes along, with `scitq/errors.py`."""

@@ -7,14 +7,16 @@ is there already is never overwritten.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO
 
 from scitq.fetch import archives
 from scitq.fetch.errors import BadArchive, Collision, of_os_error
-from scitq.fetch.files import make_folder, neighbour, remove, sync_folder
+from scitq.fetch.files import is_temporary, make_folder, neighbour, remove, sync_folder, typed
 from scitq.fetch.settings import Settings
 from scitq.fetch.uri import Action
 
@@ -26,15 +28,39 @@ STREAMED = ("gunzip", "untar")
 def workshop(folder: str, source: str) -> Iterator[str]:
     """A hidden folder in `folder`, for what is not finished; gone at the end."""
     make_folder(folder)
-    path = neighbour(os.path.join(folder, "x"), source, "work", fresh=True)
-    try:
+    beside = os.path.join(folder, "x")
+    _sweep(folder, os.path.basename(neighbour(beside, source, "")))
+    path = neighbour(beside, source, "work", fresh=True)
+    with typed(folder, "get"):
         os.mkdir(path, 0o700)
-    except OSError as error:
-        raise of_os_error(error, folder, "get") from error
+        # Locked as long as somebody works in it; the lock goes with the process.
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield path
     finally:
+        os.close(handle)
         remove(path)
+        remove(f"{path}.mv")
+
+
+def _sweep(folder: str, begin: str) -> None:
+    """Clear away what a killed process left of the same work."""
+    for name in os.listdir(folder):
+        path = os.path.join(folder, name)
+        if not name.startswith(begin) or not name.endswith(".work") or not is_temporary(name):
+            continue
+        with contextlib.suppress(OSError):
+            # One that was made this minute may not have its lock yet.
+            if time.time() - os.lstat(path).st_mtime < 60.0:
+                continue
+            handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                remove(path)
+            finally:
+                os.close(handle)
 
 
 def stream(action: Action, raw: IO[bytes], name: str, work: str, settings: Settings) -> None:

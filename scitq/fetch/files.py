@@ -17,7 +17,7 @@ from typing import Any
 
 from scitq.fetch.errors import Collision, NoSpace, of_os_error
 
-_OURS = re.compile(r"\.scitq-[0-9a-f]{16}(\.[0-9a-f]{8})?\.(part|state|work|part\.aria2)\Z")
+_OURS = re.compile(r"\.scitq-[0-9a-f]{16}(\.[0-9a-f]{8})?\.(part|state|work)(\..*)?\Z")
 
 
 def is_temporary(name: str) -> bool:

@@ -46,6 +46,10 @@ def look(address: Address, transport: Transport, settings: Settings) -> list[Ent
     if address.proto in ("http", "https"):
         return None  # a file, or nothing; asking first would cost a request
     try:
+        if address.remote and not address.actions and not address.has_glob:
+            from scitq.fetch.rclone import Rclone
+
+            return tried(lambda: Rclone().guess(address, settings), settings)
         return tried(lambda: transport.info(address.bare, settings), settings)
     except NotFound:
         if not address.has_glob:
@@ -94,8 +98,9 @@ def _file(
     elif address.remote and not (settings.md5 and known is None):
         from scitq.fetch.rclone import Rclone
 
-        check_space(os.path.dirname(path) or ".", found.size if found else None, settings.reserve_bytes, address.shown)
-        tried(lambda: Rclone().fetch(address, path, settings, meter), settings)
+        size = found.size if found else None
+        check_space(os.path.dirname(path) or ".", size, settings.reserve_bytes, address.shown)
+        tried(lambda: Rclone().fetch(address, path, settings, meter, size), settings)
     else:
         known = receive(Source(transport, address, settings, meter), path, settings.overwrite)
     return Landed(path, os.stat(path).st_size, known)

@@ -2,67 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
-import subprocess
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
 from scitq.fetch.entry import DIR, FILE, Entry
-from scitq.fetch.errors import (
-    AccessDenied,
-    Cancelled,
-    ChecksumMismatch,
-    Collision,
-    FetchError,
-    Interrupted,
-    NoSpace,
-    NotFound,
-    RemoteUnknown,
-    Throttled,
-    ToolMissing,
-)  # fmt: skip
+from scitq.fetch.errors import Interrupted, NotFound
 from scitq.fetch.files import make_folder, neighbour, put_in_place, remove
-from scitq.fetch.programs import Child, find
+from scitq.fetch.programs import Child
 from scitq.fetch.progress import Meter
+from scitq.fetch.rclonerun import Run, unknown
 from scitq.fetch.reader import Source, Stream
 from scitq.fetch.settings import Settings
 from scitq.fetch.transport import Identity
 from scitq.fetch.uri import Address
-
-# The first version that writes a file under another name until it is whole.
-OLDEST = (1, 63)
-GET_IT = (
-    "`pip install 'scitq[rclone]'` brings a current one; https://rclone.org/downloads has others. "
-    f"Version {OLDEST[0]}.{OLDEST[1]} or later is needed."
-)
-# What the user's environment may say to rclone is honoured, but for what would take its words from us.
-_NOT_OURS = ("LOG", "STATS", "PROGRESS", "QUIET", "VERBOSE", "USE_JSON_LOG", "DRY_RUN", "INTERACTIVE")
-
-_MEANINGS: tuple[tuple[type[FetchError], re.Pattern[str]], ...] = tuple(
-    (kind, re.compile(words, re.IGNORECASE))
-    for kind, words in (
-        (RemoteUnknown, r"didn't find section in config file"),
-        (NoSpace, r"no space left|quota ?exceeded|insufficient storage|disk full|\b507\b"),
-        (ChecksumMismatch, r"corrupted on transfer|hash(es)? differ|sizes differ"),
-        (Collision, r"immutable file modified|timestamp mismatch"),
-        (Throttled, r"slow ?down|\b429\b|too many requests|server ?busy|rate ?limit"),
-        (
-            AccessDenied,
-            r"access ?denied|forbidden|\b40[13]\b|invalidaccesskeyid|signaturedoesnotmatch|authenticationfailed|"
-            r"permission denied|unauthorized|expiredtoken|login incorrect|unable to authenticate|decrypt config",
-        ),
-        (NotFound, r"not found|nosuch(bucket|key)|no such file|\b404\b|doesn't exist|does not exist"),
-        (
-            Interrupted,
-            r"time(d )?out|connection re(fused|set)|\bEOF\b|no such host|broken pipe|\b50[0234]\b|temporar|handshake|unreachable",
-        ),
-    )
-)
 
 
 class RcloneBody:
@@ -103,16 +59,16 @@ class Rclone:
             raise NotFound(f"{address.shown}: is a folder, not a file.", uri=address.shown, phase="get")
         if identity is None or identity != _identity(entry):
             offset = 0
-        run = _Run(settings, address, "get")
+        run = Run(settings, address, "get")
         child = run.child("cat", [f"--offset={offset}"], [spell(address)], writes=True)
         return RcloneBody(child, offset, entry, lambda: run.check(child.wait()))
 
-    def fetch(self, address: Address, path: str, settings: Settings, meter: Meter) -> None:
+    def fetch(self, address: Address, path: str, settings: Settings, meter: Meter, size: int | None = None) -> None:
         """One file to `path`, with as many streams as rclone finds good; beside it first, then renamed."""
         part = neighbour(path, str(address.bare), "part", fresh=True)
         make_folder(os.path.dirname(path) or ".")
         try:
-            _Run(settings, address, "get", meter).to_end("copyto", [], [spell(address), os.path.abspath(part)])
+            Run(settings, address, "get", meter).to_end("copyto", [], [spell(address), os.path.abspath(part)], size)
             if os.path.isdir(part) or not os.path.exists(part):
                 raise NotFound(f"{address.shown}: is a folder, not a file.", uri=address.shown, phase="get")
             put_in_place(part, path, overwrite=settings.overwrite)
@@ -122,16 +78,19 @@ class Rclone:
     def fetch_folder(self, address: Address, folder: str, settings: Settings, meter: Meter) -> None:
         """What is in it into `folder`; what is there and the same is not sent again."""
         make_folder(folder)
-        _Run(settings, address, "get", meter).to_end("copy", _keep(settings), [spell(address), os.path.abspath(folder)])
+        run = Run(settings, address, "get", meter)
+        run.to_end("copy", _keep(settings), [spell(address), os.path.abspath(folder)])
+        if not run.has_moved:
+            self.info(address, settings)  # an empty folder is one thing, none at all another
 
     def put(self, source: str, address: Address, settings: Settings, meter: Meter | None = None) -> None:
         """One file of this machine to that name."""
-        run = _Run(settings, address, "put", meter)
-        run.to_end("copyto", _keep(settings), [os.path.abspath(source), spell(address)])
+        run = Run(settings, address, "put", meter)
+        run.to_end("copyto", _keep(settings), [os.path.abspath(source), spell(address)], os.path.getsize(source))
 
     def put_stream(self, stream: Stream, source: Source, address: Address, settings: Settings) -> None:
         """What comes from another storage, to that name, without landing here."""
-        run = _Run(settings, address, "put")
+        run = Run(settings, address, "put")
         hint = [] if source.identity.size is None else [f"--size={source.identity.size}"]
         with run.child("rcat", hint, [spell(address)], writes=False, reads=True) as child:
             assert child.stdin is not None
@@ -154,7 +113,7 @@ class Rclone:
 
     def put_folder(self, folder: str, address: Address, settings: Settings, meter: Meter) -> None:
         """What is in the folder to that one."""
-        run = _Run(settings, address, "put", meter)
+        run = Run(settings, address, "put", meter)
         flags = ["--create-empty-src-dirs", *_keep(settings)]
         run.to_end("copy", flags, [os.path.abspath(folder), spell(address)])
         if run.skipped:
@@ -162,7 +121,7 @@ class Rclone:
 
     def copy(self, source: Address, target: Address, settings: Settings, meter: Meter, *, is_dir: bool) -> None:
         """From remote to remote: by the storage itself where it can, through this machine otherwise."""
-        run = _Run(settings, target, "copy", meter)
+        run = Run(settings, target, "copy", meter)
         run.to_end("copy" if is_dir else "copyto", _keep(settings), [spell(source), spell(target)])
 
     def sync(
@@ -171,12 +130,12 @@ class Rclone:
     ) -> None:  # fmt: skip
         """What differs; `source` and `target` are spelled for rclone. Deletes at the target only on request."""
         flags = [f"--include={pattern}" for pattern in include]
-        _Run(settings, uri, "sync", meter).to_end("sync" if delete else "copy", flags, [source, target])
+        Run(settings, uri, "sync", meter).to_end("sync" if delete else "copy", flags, [source, target])
 
     def entries(self, address: Address, settings: Settings, *, recursive: bool, md5: bool) -> Iterator[Entry]:
         """What is in the folder, as it comes."""
-        flags = [*(["--recursive", "--fast-list"] if recursive else []), *_HASH[: 2 if md5 else 0], _SERVER_TIME]
-        run = _Run(settings, address, "list")
+        flags = [*(["--recursive", "--fast-list"] if recursive else []), *_HASH[: 2 if md5 else 0], *_SERVER_TIME]
+        run = Run(settings, address, "list")
         with run.child("lsjson", flags, [spell(address)], writes=True) as child:
             assert child.stdout is not None
             for line in child.stdout:
@@ -187,20 +146,25 @@ class Rclone:
 
     def info(self, address: Address, settings: Settings, *, md5: bool = False) -> Entry:
         """What is there."""
-        run = _Run(settings, address, "info")
-        said = run.answer("lsjson", ["--stat", *_HASH[: 2 if md5 else 0], _SERVER_TIME], [spell(address)])
+        found = self.guess(address, settings, md5=md5)
+        if found.is_dir and not self._is_there(address, settings):
+            raise NotFound(f"{address.shown}: nothing is there.", uri=address.shown, phase="info")
+        return found
+
+    def guess(self, address: Address, settings: Settings, *, md5: bool = False) -> Entry:
+        """What is there, for half the price: a folder may turn out not to exist."""
+        run = Run(settings, address, "info")
+        said = run.answer("lsjson", ["--stat", *_HASH[: 2 if md5 else 0], *_SERVER_TIME], [spell(address)])
         found = json.loads(said or b"null")
         if not isinstance(found, dict):
             raise NotFound(f"{address.shown}: nothing is there.", uri=address.shown, phase="info")
         if address.is_folder_like and not found["IsDir"]:
             raise NotFound(f"{address.shown}: is no folder.", uri=address.shown, phase="info")
-        if found["IsDir"] and not self._is_there(address, settings):
-            raise NotFound(f"{address.shown}: nothing is there.", uri=address.shown, phase="info")
         return _entry(found, address, top=True)
 
     def _is_there(self, address: Address, settings: Settings) -> bool:
         """Whether a folder exists: where there are buckets, any name passes for one, and only what it holds is proof."""
-        run = _Run(settings, address, "info")
+        run = Run(settings, address, "info")
         flags = ["--max-depth=1", "--no-modtime", "--no-mimetype"]
         with run.child("lsjson", flags, [spell(address)], writes=True) as child:
             assert child.stdout is not None
@@ -212,29 +176,30 @@ class Rclone:
     def delete(self, address: Address, settings: Settings) -> None:
         """Delete one file, or one empty folder."""
         if address.is_folder_like:
-            _Run(settings, address, "delete").to_end("rmdir", [], [spell(address)])
+            Run(settings, address, "delete").to_end("rmdir", [], [spell(address)])
         else:
-            _Run(settings, address, "delete").to_end("deletefile", [], [spell(address)])
+            Run(settings, address, "delete").to_end("deletefile", [], [spell(address)])
 
     def delete_folder(self, address: Address, settings: Settings, include: Sequence[str] = ()) -> None:
         """Everything in a folder, or of it what matches, in one go."""
         flags = [f"--include={pattern}" for pattern in include]
-        _Run(settings, address, "delete").to_end("delete" if include else "purge", flags, [spell(address)])
+        Run(settings, address, "delete").to_end("delete" if include else "purge", flags, [spell(address)])
 
     def copies_itself(self, address: Address, settings: Settings) -> bool:
         """Whether this storage copies within itself without sending the bytes to us."""
         return bool(self._features(address, settings).get("Copy"))
 
     def _features(self, address: Address, settings: Settings) -> dict[str, Any]:
-        said = _Run(settings, address, "info").answer("backend", [], ["features", f"{address.remote}:"], mark=False)
+        said = Run(settings, address, "info").answer("backend", [], ["features", f"{address.remote}:"], mark=False)
         found = json.loads(said).get("Features", {})
         return found if isinstance(found, dict) else {}
 
 
 _BRACKETS = (b"[", b"]", b"[]", b"")
 _HASH = ("--hash", "--hash-type=MD5")
-# S3 would be asked once more for each object to learn the time that rclone noted; the server's own comes with the list.
-_SERVER_TIME = "--use-server-modtime"
+# S3 would be asked once more for each object to learn the time that rclone noted, and its kind; what comes with the list
+# is enough.
+_SERVER_TIME = ("--use-server-modtime", "--no-mimetype")
 
 
 def spell(address: Address) -> str:
@@ -244,7 +209,7 @@ def spell(address: Address) -> str:
 
 def remote_names(settings: Settings) -> tuple[str, ...]:
     """The remotes that are configured, in the file and in the environment."""
-    said = _Run(settings, None, "info").answer("listremotes", [], [])
+    said = Run(settings, None, "info").answer("listremotes", [], [])
     return tuple(line.rstrip(":") for line in said.decode("utf-8", "replace").splitlines() if line)
 
 
@@ -252,167 +217,11 @@ def check_remote(address: Address, settings: Settings) -> None:
     """Raise RemoteUnknown unless it is configured."""
     names = remote_names(settings)
     if address.remote not in names:
-        raise _unknown(address, settings, names)
-
-
-def _unknown(address: Address, settings: Settings, names: Sequence[str] = ()) -> RemoteUnknown:
-    there = f" There are: {', '.join(names)}." if names else ""
-    return RemoteUnknown(
-        f"{address.shown}: {settings.rclone_config_path()} has no remote {address.remote!r}.{there} "
-        "`rclone config` makes one.", uri=address.shown, phase="parse",
-    )  # fmt: skip
-
-
-_checked: dict[tuple[str, int], str] = {}
-_checking = threading.Lock()
-
-
-def program(settings: Settings) -> str:
-    """The rclone program, found and new enough."""
-    path = settings.rclone_program or find("rclone", GET_IT)
-    try:
-        key = (path, os.stat(path).st_mtime_ns)
-    except OSError as error:
-        raise ToolMissing(f"{path} is not there. {GET_IT}", phase="start") from error
-    with _checking:
-        if key not in _checked:
-            _checked[key] = _version(path)
-        said = _checked[key]
-    found = re.search(r"v(\d+)\.(\d+)", said)
-    if found is None or (int(found.group(1)), int(found.group(2))) < OLDEST:
-        raise ToolMissing(f"{path} is {said or 'no rclone'}. {GET_IT}", phase="start", program="rclone")
-    return path
-
-
-def _version(path: str) -> str:
-    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        ended = subprocess.run(
-            [path, "version"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            timeout=60, env=_environment(), check=False,
-        )  # fmt: skip
-        return ended.stdout.decode("utf-8", "replace").partition("\n")[0].strip()
-    return ""
-
-
-def _environment() -> dict[str, str]:
-    taken = tuple(f"RCLONE_{name}" for name in _NOT_OURS)
-    # RCLONE_CONFIG itself goes onto the command line; RCLONE_CONFIG_<REMOTE>_<KEY> defines remotes, and stays.
-    return {name: value for name, value in os.environ.items() if not name.startswith(taken) and name != "RCLONE_CONFIG"}
-
-
-class _Run:
-    """One call of the program, and what it says while it works."""
-
-    def __init__(self, settings: Settings, address: Address | None, phase: str, meter: Meter | None = None) -> None:
-        self._settings, self._address, self._phase = settings, address, phase
-        self._uri = address.shown if address else "rclone"
-        self._meter = meter
-        self._errors: list[str] = []
-        self._stats: dict[str, Any] = {}
-        self.skipped: set[str] = set()
-
-    def child(
-        self, verb: str, flags: Sequence[str], operands: Sequence[str], *,
-        writes: bool, reads: bool = False, mark: bool = True,
-    ) -> Child:  # fmt: skip
-        """Start it. `--` stands before what the user named, so that a leading dash is no option."""
-        settings = self._settings
-        arguments = [
-            program(settings), verb, f"--config={settings.rclone_config_path()}", "--ask-password=false",
-            "--use-json-log", "--log-level=NOTICE", "--stats=1s", "--stats-log-level=NOTICE", "--retries=1",
-            "--low-level-retries=3", f"--timeout={settings.stall_timeout_s:.0f}s",
-            f"--contimeout={settings.connect_timeout_s:.0f}s", f"--transfers={settings.parallel}",
-            *settings.rclone_options, *flags, *(["--"] if mark else []), *operands,
-        ]  # fmt: skip
-        return Child(
-            arguments,
-            settings,
-            self._uri,
-            self._phase,
-            on_line=self._hear,
-            writes=writes,
-            reads=reads,
-            env=_environment(),
-        )
-
-    def answer(self, verb: str, flags: Sequence[str], operands: Sequence[str], *, mark: bool = True) -> bytes:
-        """All that it writes."""
-        with self.child(verb, flags, operands, writes=True, mark=mark) as child:
-            assert child.stdout is not None
-            said = child.stdout.read()
-            self.check(child.wait())
-        return said
-
-    def to_end(self, verb: str, flags: Sequence[str], operands: Sequence[str]) -> None:
-        """Run it to its end, however long it takes as long as something moves."""
-        with self.child(verb, flags, operands, writes=False) as child:
-            pid = child.pid
-            self.check(child.wait(lambda: (self._moved(), _read_bytes(pid) >> 16), self._settings.total_s(None)))
-        if self._meter is not None and (done := self._stats.get("bytes")) is not None:
-            self._meter.whole(int(done), int(self._stats.get("totalBytes") or done), is_done=True)
-
-    def _moved(self) -> tuple[Any, ...]:
-        names = ("bytes", "checks", "transfers", "deletes", "listed", "renames", "serverSideCopyBytes")
-        return tuple(self._stats.get(name) for name in names)
-
-    def _hear(self, line: bytes) -> None:
-        try:
-            said = json.loads(line)
-        except ValueError:
-            self._errors.append(line.decode("utf-8", "replace").strip())  # before its log is set up, it says so plainly
-            return
-        if isinstance(stats := said.get("stats"), dict):
-            self._stats = stats
-            self._tell(stats)
-        elif said.get("level") in ("error", "critical", "fatal", "alert", "emergency") or str(
-            said.get("msg")
-        ).startswith("Failed to"):
-            subject = f"{said['object']}: " if said.get("object") else ""
-            self._errors.append(subject + str(said.get("msg", "")).strip())
-        elif "an't follow symlink" in str(said.get("msg")) or "non file/directory" in str(said.get("msg")):
-            self.skipped.add(str(said.get("object")))
-
-    def _tell(self, stats: dict[str, Any]) -> None:
-        if self._meter is None:
-            return
-        for each in stats.get("transferring") or ():
-            if "bytes" in each:
-                self._meter.at(str(each.get("name")), int(each["bytes"]), int(each.get("size") or 0) or None)
-        self._meter.whole(int(stats.get("bytes") or 0), int(stats.get("totalBytes") or 0) or None)
-
-    def check(self, status: int) -> None:
-        """Raise what its end means, unless it is good."""
-        if status == 0 or (status == 9 and self._phase == "sync"):
-            return
-        uri, phase = self._uri, self._phase
-        if self._settings.cancel.is_set:
-            raise Cancelled(f"{uri}: cancelled.", uri=uri, phase=phase)
-        said = self._errors[-1] if self._errors else f"rclone ended with {status}"
-        kind = meaning(status, self._errors)
-        if kind is RemoteUnknown and self._address is not None:
-            raise _unknown(self._address, self._settings)
-        raise kind(f"{uri}: {said[:1000]}.", uri=uri, phase=phase, status=status, said="\n".join(self._errors[-10:]))
-
-
-def meaning(status: int, said: Sequence[str]) -> type[FetchError]:
-    """What kind of failure it was: by what it said, else by its exit status."""
-    # What stands in quotes is a name or an address, and may hold any word.
-    plain = [re.sub(r'"[^"]*"', "", text) for text in said]
-    for kind, words in _MEANINGS:
-        if any(words.search(text) for text in plain):
-            return kind
-    return {3: NotFound, 4: NotFound, 5: Interrupted}.get(status, FetchError)
+        raise unknown(address, settings, names)
 
 
 def _keep(settings: Settings) -> list[str]:
     return [] if settings.overwrite else ["--immutable"]
-
-
-def _read_bytes(pid: int) -> int:
-    """What the program has read, from disks and networks: it hashes a large file for minutes before it sends it."""
-    with contextlib.suppress(OSError, ValueError, IndexError), open(f"/proc/{pid}/io", encoding="ascii") as file:
-        return int(file.readline().split()[1])
-    return 0
 
 
 def _identity(entry: Entry) -> Identity:

@@ -11,7 +11,7 @@ import contextlib
 import logging
 
 from scitq.fetch.errors import ToolMissing
-from scitq.fetch.rclone import GET_IT
+from scitq.fetch.rclonerun import GET_IT
 
 
 def is_installed() -> bool:

@@ -34,12 +34,20 @@ def in_parallel(items: Iterable[T], action: Callable[[T], None], settings: Setti
     with ThreadPoolExecutor(max(1, settings.parallel), thread_name_prefix="scitq-fetch") as pool:
         pending: set[Future[None]] = set()
         error: BaseException | None = None
-        for item in _until(items, failed):
-            pending.add(pool.submit(one, item))
-            if len(pending) >= 4 * settings.parallel:  # a listing of millions is not held in memory
-                error = error or _collect(pending, FIRST_COMPLETED)
-        while pending:
-            error = _collect(pending, FIRST_COMPLETED) or error
+        try:
+            for item in _until(items, failed):
+                pending.add(pool.submit(one, item))
+                if len(pending) >= 4 * settings.parallel:  # a listing of millions is not held in memory
+                    later = _collect(pending, FIRST_COMPLETED)
+                    error = error or later
+            while pending:
+                later = _collect(pending, FIRST_COMPLETED)
+                error = error or later
+        except BaseException as stopped:
+            failed.set()
+            if not isinstance(stopped, Exception):
+                settings.cancel.set()  # Ctrl-C: what is on its way would otherwise be waited for
+            raise
     if error is not None:
         raise error
 

@@ -15,7 +15,7 @@ import pytest
 
 from scitq import fetch
 from scitq.fetch.errors import AccessDenied, Cancelled, Collision, Interrupted, NotFound, Stalled
-from scitq.fetch.ftp import parse_line
+from scitq.fetch.ftplines import parse_line
 from scitq.fetch.retry import Cancel, Policy
 from scitq.fetch.settings import Settings
 from tests.fetch.conftest import Heard, names

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from scitq import fetch
-from scitq.fetch import rclone
+from scitq.fetch import rclone, rclonerun
 from scitq.fetch.errors import (
     AccessDenied,
     Cancelled,
@@ -87,6 +87,9 @@ def test_a_folder_goes_there_is_listed_comes_back_and_is_deleted(top: str, tmp_p
 
     assert sorted(row.rel_name for row in rows) == sorted([*ODD, "d/", "d/deep/", "d/deep/x", "d/empty"])
     assert all(str(fetch.parse(row.name)) == row.name for row in rows)
+    (tmp_path / "there").mkdir()
+    with pytest.raises(NotFound):
+        fetch.get(f"{top}/al", tmp_path / "there", settings=settings)
     assert names(tmp_path / "out") == names(source) and (tmp_path / "out" / "$(touch x)").read_text() == "$(touch x)"
     flat = fetch.list_content(f"{top}/all", no_rec=True, settings=settings)
     assert sorted(row.rel_name for row in flat) == sorted([*ODD, "d/"])
@@ -181,6 +184,24 @@ def test_md5_is_what_the_storage_says_and_absent_where_it_says_none(
         # Asked for on arrival, it is computed from what passes.
         (landed,) = fetch.get(f"{top}/x", tmp_path / remote, settings=replace(settings, md5=True))
         assert landed.md5 in (hashlib.md5(DATA).hexdigest(), None)
+
+
+def test_a_listing_with_md5_asks_for_pages_not_for_each_object(
+    store: Storages, tmp_path: Path, settings: Settings
+) -> None:
+    top = fresh(store, "s3")
+    (tmp_path / "in").mkdir()
+    for number in range(30):
+        (tmp_path / "in" / f"{number}").write_text(f"{number}")
+    fetch.put(tmp_path / "in", top, parallel=16, settings=settings)
+    store.s3.reset()
+
+    rows = fetch.list_content(top, no_rec=True, md5=True, settings=settings)
+
+    assert {row.rel_name: row.md5 for row in rows} == {
+        f"{n}": hashlib.md5(f"{n}".encode()).hexdigest() for n in range(30)
+    }
+    assert store.s3.up_bytes < 10 * 600  # a request has about 600 bytes
 
 
 def test_a_copy_within_a_storage_does_not_pass_through_here(
@@ -350,7 +371,7 @@ def test_secrets_stay_out_of_errors_and_command_lines(store: Storages, tmp_path:
     ],
 )
 def test_what_rclone_says_becomes_one_of_our_errors(status: int, said: str, kind: type[FetchError]) -> None:
-    assert rclone.meaning(status, [said] if said else []) is kind
+    assert rclonerun.meaning(status, [said] if said else []) is kind
 
 
 def test_a_storage_that_is_not_there_is_worth_another_try(tmp_path: Path, settings: Settings, heard: Heard) -> None:
@@ -406,7 +427,9 @@ def test_a_silent_program_is_ended_with_all_that_it_started(
 ) -> None:
     monkeypatch.setattr("scitq.fetch.programs.GRACE_S", 0.2)
     # On a busy machine even a shell may need more than a second before it has anything to say.
-    monkeypatch.setattr(rclone, "_read_bytes", lambda pid: 0 if (tmp_path / "pids").exists() else time.monotonic_ns())
+    monkeypatch.setattr(
+        rclonerun, "_read_bytes", lambda pid: 0 if (tmp_path / "pids").exists() else time.monotonic_ns()
+    )
     program = script(tmp_path / "rclone", SILENT.format(pids=tmp_path / "pids"))
     (tmp_path / "x").write_text("x")
     mine = replace(settings, rclone_program=program, stall_timeout_s=1.0, retry=Policy(attempts=1))
@@ -471,7 +494,7 @@ def test_an_interrupted_download_leaves_no_file_under_the_final_name(
     store: Storages, tmp_path: Path, settings: Settings
 ) -> None:
     """The program is killed in the middle; the next attempt succeeds."""
-    real = rclone.program(settings)
+    real = rclonerun.program(settings)
     top = fresh(store, "s3")
     (tmp_path / "x").write_bytes(DATA)
     fetch.put(tmp_path / "x", f"{top}/x", settings=settings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -54,6 +55,11 @@ class WebServer:
         how.setdefault("etag", f'"{hashlib.sha256(data).hexdigest()[:16]}"')
         page = self.pages[path] = Page(data, **how)  # type: ignore[arg-type]
         return page
+
+    def secure(self, context: ssl.SSLContext) -> None:
+        """From now on with TLS; the handshake is the connection's own thread's."""
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
+        self.url = f"https://127.0.0.1:{self.port}"
 
     def reset(self) -> None:
         """As new."""
