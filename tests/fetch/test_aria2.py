@@ -8,6 +8,7 @@ import gzip
 import hashlib
 import random
 import threading
+import uuid
 from dataclasses import replace
 from pathlib import Path
 
@@ -124,12 +125,13 @@ def test_cancelling_ends_the_program(web: WebServer, tmp_path: Path, settings: S
 
 
 def test_a_password_is_on_no_command_line(web: WebServer, tmp_path: Path, settings: Settings) -> None:
-    web.add("/x", DATA, stalls=[100_000] * 20, login="Basic " + base64.b64encode(b"me:geheim").decode())
+    secret = uuid.uuid4().hex  # nobody else's, whatever else runs here
+    web.add("/x", DATA, stalls=[100_000] * 20, login="Basic " + base64.b64encode(f"me:{secret}".encode()).decode())
     cancel = Cancel()
 
     def work() -> None:
         with pytest.raises(Cancelled):
-            fetch.get(address(web, "/x").replace("://", "://me:geheim@"), tmp_path, settings=settings, cancel=cancel)
+            fetch.get(address(web, "/x").replace("://", f"://me:{secret}@"), tmp_path, settings=settings, cancel=cancel)
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -141,7 +143,7 @@ def test_a_password_is_on_no_command_line(web: WebServer, tmp_path: Path, settin
     cancel.set()
     thread.join(60)
 
-    assert [line for line in lines if b"geheim" in line] == [] and any(b"aria2c" in line for line in lines)
+    assert [line for line in lines if secret.encode() in line] == [] and any(b"aria2c" in line for line in lines)
 
 
 def test_the_option_belongs_to_protocols_that_have_it_and_to_a_program(

@@ -344,7 +344,7 @@ def test_the_configuration_is_the_users_own_found_at_each_use_and_not_changed(
     assert usual.read_text() == "[atHome]\ntype = local\n" and not (tmp_path / "stolen.log").exists()
 
 
-def test_secrets_stay_out_of_errors_and_command_lines(store: Storages, tmp_path: Path, settings: Settings) -> None:
+def test_secrets_stay_out_of_errors(store: Storages, tmp_path: Path, settings: Settings) -> None:
     with pytest.raises(FetchError) as raised:
         fetch.get("s3://no-such-bucket/x", tmp_path / "x", settings=settings)
 
