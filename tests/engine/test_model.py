@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import random
 import subprocess
@@ -122,6 +123,7 @@ class Bench:
             last = journal.last(db)
             ended = {event.execution for event in events if event.src in LIVE}
             outcomes = {id: executions.outcome_of(db, ExecutionId(id)) for id in ended if id is not None}
+            commands = _versions(db, [event.execution for event in events if event.execution is not None])
             problems = [check(db, self.side)]
             for place in range(len(events) + 1) if operation else [len(events)]:
                 try:
@@ -130,6 +132,12 @@ class Bench:
                     problems.append([f"at {place} of {len(events)}: {problem}"])
                     continue
                 problems.append(differences(model, db, delays=False))
+                # An edit before the order and one after the end leave the same task, but another execution.
+                problems[-1] += [
+                    f"execution {id} has version {version}"
+                    for id, version in commands.items()
+                    if id in model.runs and model.runs[id].version != version
+                ]
                 if not problems[0] and not problems[-1]:
                     return model, [], last
             moves = [f"{e.task}: {e.src and e.src.word} -> {e.dst and e.dst.word} ({e.execution})" for e in events]
@@ -392,6 +400,17 @@ class Bench:
                 assert self.engine.task(id).stdout() == f"out {self.model.runs[last].version}\n"
         live = query.rows(self.engine._reader(), "select id from execution where ended is null")
         assert live == []
+
+
+def _versions(db: apsw.Connection, ids: Sequence[int]) -> dict[int, int]:
+    """Which version of its task's command each of these executions was given."""
+    rows = query.rows(
+        db,
+        """select execution.id, coalesce(execution.spec, task.spec) ->> '$.command' from execution
+        join task on task.id = execution.task where execution.id in (select value from json_each(?))""",
+        (json.dumps(sorted(set(ids))),),
+    )
+    return {id: int(command.rpartition("# v")[2]) for id, command in rows if "# v" in command}
 
 
 def _can_resume(state: TaskState) -> bool:

@@ -38,7 +38,7 @@ def test_a_retry_inherits_every_field(engine: Engine, tmp_path: Path) -> None:
     asked: dict[str, Any] = {
         "command": "env > env.$SCITQ_EXECUTION; pwd > pwd.$SCITQ_EXECUTION; [ -e tried ] || { touch tried; exit 1; }",
         "shell": "sh", "env": {"A": "b"}, "retry": 1, "retry_delay": 0.01, "run_timeout": 60.0, "tags": {"sample": "s07"},
-        "cpus": 1.0, "memory": 1 << 28, "gpus": 1,
+        "cpus": 1.0, "memory": 1 << 28, "gpus": 1, "python": "3.12",
     }  # fmt: skip
     defaults = Spec("")
     assert {field.name for field in dataclasses.fields(Spec) if asked[field.name] != getattr(defaults, field.name)} == {
@@ -46,7 +46,7 @@ def test_a_retry_inherits_every_field(engine: Engine, tmp_path: Path) -> None:
     }
     engine.submit("true").result(WAIT_S)
     engine.update_worker("local", cpus=4, memory="4G", gpus=["7"])
-    task = engine.submit(**asked)
+    (task,) = engine.submit_many([asked])
     task.result(WAIT_S)
     first, second = task.executions
     assert (first.outcome, second.outcome) == (Outcome.FAILED, Outcome.SUCCEEDED)
