@@ -101,7 +101,7 @@ class Lease:
             if lock.try_acquire():
                 break
             if wait_s is None or lock.holder() is not None:
-                return take_over and self._take_over(lock.holder())
+                return take_over and self._take_over(lock)
             time.sleep(wait_s)
         try:
             self.epoch = self._store.write(lambda conn: self._enter(conn, lock), full=True)
@@ -111,10 +111,12 @@ class Lease:
         self._seen_at = time.monotonic()
         return self.epoch is not None
 
-    def _take_over(self, locker: int | None) -> bool:
+    def _take_over(self, held: FileLock) -> bool:
         """Replace a driver of this machine that stands still (or got no further than its lock); False if it does not."""
         reader = self._store.reader()
-        epoch, holder = _epoch(reader), Lease.holder(reader)
+        epoch, holder, locker = _epoch(reader), Lease.holder(reader), held.holder()
+        if held.is_replaced():
+            return False  # after the number was read: whose lock this was is not whom that number names
         stands_still = holder is not None and holder.stands_still(_now_ms())
         if not stands_still and (locker is None or not is_stopped(locker)):
             return False

@@ -185,6 +185,25 @@ sys.stdin.readline()
     assert run_child(DRIVER, state_file) == ["True 3"]
 
 
+def test_who_looked_at_the_frozen_driver_before_another_replaced_it_does_not_replace_that_one(
+    state_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Store.open(state_file, SMALL) as store:
+        frozen = start_child(DRIVER + "sys.stdin.readline()", state_file)
+        assert line(frozen) == "True 1"
+        os.kill(frozen.pid, signal.SIGSTOP)
+        until(lambda: is_stopped(frozen.pid))
+        late, quick = Lease(store), Lease(store)
+        lock = late._fresh_lock()
+        assert quick.try_acquire(take_over=True) and quick.epoch == 2
+        monkeypatch.setattr(late, "_fresh_lock", lambda: lock)  # of the frozen one
+        assert not late.try_acquire(take_over=True) and late.epoch is None
+        store.write(drive(quick, "quick"))
+        quick.release()
+        frozen.kill()
+        frozen.communicate()
+
+
 def test_who_gets_the_lock_file_that_a_take_over_replaced_does_not_drive(
     state_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
