@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from scitq import fetch as fetch_package
-from scitq.remote.bundle import TRAVELS, build
+from scitq.remote.bundle import DATA, TRAVELS, build
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "scitq"
@@ -71,12 +71,13 @@ def imports(module: Path, *, types_too: bool = True) -> Iterator[tuple[int, str]
         queue.extend(ast.iter_child_nodes(node))
 
 
-def test_what_travels_to_a_worker_imports_the_standard_library_and_itself() -> None:
+def test_what_travels_to_a_worker_imports_the_standard_library_itself_and_what_moves_data() -> None:
+    ours = ("scitq.remote.agent.", "scitq.errors.", *(f"scitq.fetch.{name}." for name in fetch_package.TRAVELS))
     strangers = [
         f"{module.relative_to(ROOT)}:{line}: {name}"
         for module in sorted(AGENT.rglob("*.py"))
         for line, name in imports(module)
-        if name.split(".")[0] not in sys.stdlib_module_names and not f"{name}.".startswith("scitq.remote.agent.")
+        if name.split(".")[0] not in sys.stdlib_module_names and not f"{name}.".startswith(ours)
     ]
 
     assert strangers == []
@@ -168,7 +169,7 @@ def test_what_travels_loads_with_the_oldest_python_here(tmp_path: Path) -> None:
     """The type checker and the linter prove 3.10; a real 3.10 is asked too where there is one."""
     bundle = tmp_path / "agent.pyz"
     bundle.write_bytes(build())
-    names = [name.removesuffix(".py").replace("/", ".").removesuffix(".__init__") for name in TRAVELS]
+    names = [name.removesuffix(".py").replace("/", ".").removesuffix(".__init__") for name in (*TRAVELS, *DATA)]
     code = (
         f"import importlib, sys; sys.path.insert(0, {str(bundle)!r})\n"
         f"for name in {names!r}:\n"

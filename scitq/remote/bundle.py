@@ -14,6 +14,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from scitq.fetch import TRAVELS as DATA_MODULES
+
 TRAVELS = tuple(
     f"scitq/remote/agent/{name}.py"
     for name in (
@@ -22,7 +24,11 @@ TRAVELS = tuple(
         "spawn", "task", "tasks",
     )
 )  # fmt: skip
-"""The modules that travel, as paths inside the zip. They import the standard library and each other only."""
+"""The agent's modules, as paths inside the zip. They import the standard library, each other, and of what follows when
+there is data to be moved."""
+
+DATA = (*(f"scitq/fetch/{name}.py" for name in DATA_MODULES), "scitq/errors.py")
+"""What moves data; loaded by an agent that has some to move."""
 
 _PARENTS = ("scitq/__init__.py", "scitq/remote/__init__.py")
 _MAIN = b"import sys\n\nfrom scitq.remote.agent.__main__ import main\n\nsys.exit(main(sys.argv[1:]))\n"
@@ -34,7 +40,7 @@ _known: tuple[tuple[tuple[int, int], ...], Path, str] | None = None
 def build() -> bytes:
     """The zip's bytes: the same for the same sources and the same version of Python."""
     sources = {"__main__.py": _MAIN, **dict.fromkeys(_PARENTS, b"")}
-    for name in TRAVELS:
+    for name in (*TRAVELS, *DATA):
         sources[name] = (_PACKAGE.parent / name).read_bytes()
     members = dict(sources)
     for name, source in sources.items():
@@ -79,7 +85,7 @@ def bundle() -> tuple[Path, str]:
 
 def _stamp() -> tuple[tuple[int, int], ...]:
     """What changes when a source changes; cheaper than reading them all."""
-    found = [os.stat(_PACKAGE.parent / name) for name in (*TRAVELS, "scitq/remote/bundle.py")]
+    found = [os.stat(_PACKAGE.parent / name) for name in (*TRAVELS, *DATA, "scitq/remote/bundle.py")]
     return tuple((each.st_mtime_ns, each.st_size) for each in found)
 
 

@@ -94,3 +94,15 @@ def test_it_runs_tasks_on_every_python_there_is(root: Path, python: str) -> None
     assert driver.script(2, "seq 10000; exit 3")["code"] == 3
     assert len(driver.output(2).split()) == 10000
     driver.close()
+
+
+def test_what_moves_data_is_there_and_not_loaded_before_it_is_needed() -> None:
+    code = (
+        f"import sys; sys.path.insert(0, {str(bundle()[0])!r})\n"
+        "from scitq.remote.agent import agent, keeper\n"
+        "before = [name for name in sys.modules if name.startswith(('scitq.fetch', 'scitq.errors'))]\n"
+        "from scitq.fetch.transfer import get\n"
+        "print(before, get.__module__)"
+    )
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["[]", "scitq.fetch.transfer"]
