@@ -52,10 +52,12 @@ class Contact:
     tail_after: float = 0.0
     mean_run_s: float | None = None
     # What the agent last said of its machine, until it is in the file; and when it may be asked again.
-    stats: dict[str, float] | None = None
+    stats: dict[str, Any] | None = None
     stats_after: float = 0.0
     # Executions that were seen to start, and when: written down only if they do not end within moments.
     starts: dict[ExecutionId, float] = field(default_factory=dict)
+    # The same of those that wait for their data.
+    stagings: dict[ExecutionId, float] = field(default_factory=dict)
 
     @property
     def connected(self) -> bool:
@@ -75,6 +77,7 @@ class Plan:
         self.synced = contact.synced
         self.mean_run_s = contact.mean_run_s
         self.starts = dict(contact.starts)
+        self.stagings = dict(contact.stagings)
         self.has_news = False
         self.is_told = True
         self.commands: list[dict[str, Any]] = []
@@ -98,11 +101,20 @@ def checked_held(answer: Answer) -> dict[str, Any]:
     return held
 
 
-def checked_stats(answer: Answer) -> dict[str, float]:
-    """An agent's word on its machine, by our clock."""
+def checked_stats(answer: Answer) -> dict[str, Any]:
+    """An agent's word on its machine and on what it fetches, by our clock."""
     told = answer.json()
-    kept = {key: told[key] for key in STATS if isinstance(told.get(key), int | float)}
+    kept: dict[str, Any] = {key: told[key] for key in STATS if isinstance(told.get(key), int | float)}
+    fetching = told.get("staging")
+    if isinstance(fetching, dict):
+        whole = {id: pair for id, pair in fetching.items() if _is_progress(pair)}
+        kept |= {"staging": whole} if whole else {}
     return {"at": time.time_ns() // 1_000_000, **kept}
+
+
+def _is_progress(pair: object) -> bool:
+    """Bytes that are here, and bytes in all where that is known."""
+    return isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], int) and isinstance(pair[1], int | None)
 
 
 def news_first(place: Contact | Plan) -> bool:

@@ -35,7 +35,7 @@ from scitq.placement import could_ever, free, place, total
 from scitq.remote import local
 from scitq.remote.link import Answer, Stream
 from scitq.remote.orders import to_bytes
-from scitq.states import Outcome, Stage, TaskState, WorkerState
+from scitq.states import RECALLABLE, Outcome, Stage, TaskState, WorkerState
 from scitq.store import executions, journal, keep, listing, logs, query, tasks, workers
 from scitq.store.connection import Store
 from scitq.store.executions import Glance, Order
@@ -66,6 +66,8 @@ BEAT_S = 60.0
 IDLE_S = 5.0
 # How often at most a worker with work is asked how busy its machine is. No timer: only when there is something to do anyway.
 STATS_S = 30.0
+# The part of an execution that its worker was at, by what its task's state was.
+_STAGES = {TaskState.STAGING: Stage.STAGE_IN, TaskState.COLLECTING: Stage.COLLECT}
 
 
 class Driver:
@@ -361,7 +363,9 @@ class Driver:
         for contact in self._contacts.values():
             if contact.held is not None and not news_first(contact):
                 return True
-            if any(at <= shown for at in contact.starts.values()):
+            if any(at <= shown for at in contact.starts.values()) or (
+                contact.stagings and any(at <= shown for at in contact.stagings.values())
+            ):
                 return True
         if seen.due_ms is not None and seen.due_ms <= _now_ms():
             return True
@@ -419,6 +423,7 @@ class Driver:
         contact = plan.contact
         contact.journal, contact.acked, contact.mean_run_s = plan.journal, plan.acked, plan.mean_run_s
         contact.held, contact.synced, contact.starts = plan.held, plan.synced, plan.starts
+        contact.stagings = plan.stagings
         if not plan.is_told:
             contact.told.clear()
         contact.forget += plan.forget
@@ -438,13 +443,16 @@ class Driver:
         due = executions.logs_due(db, plan.worker)
         for execution, state in executions.live(db, plan.worker).items():
             if execution in held or execution in due:
-                if held.get(execution) == "running" and state is TaskState.ASSIGNED:
+                doing = held.get(execution)
+                if doing == "running" and state in RECALLABLE:
                     executions.started(db, execution, now)
+                elif doing == "staging":
+                    executions.staging(db, now, execution)
                 continue
             if execution in waiting:
                 plan.commands.append(self._order(db, waiting[execution]))
             else:
-                stage = Stage.COLLECT if state is TaskState.COLLECTING else Stage.RUN
+                stage = _STAGES.get(state, Stage.RUN)
                 executions.finish(db, now, execution, Outcome.LOST, stage, "its worker does not know of it any more")
         row = workers.find(db, int(plan.worker))
         if row.state in (WorkerState.PREPARING, WorkerState.UNREACHABLE):
@@ -632,6 +640,7 @@ class Driver:
                 stream.close()
         contact.events = contact.commands = contact.held = None
         contact.starts.clear()
+        contact.stagings.clear()
         contact.synced = False
         contact.slots_sent = None
         contact.told.clear()
@@ -651,7 +660,7 @@ class Driver:
             contact.asked.append(what)
             self._send(contact, contact.commands)
 
-    def _measured(self, contact: Contact, stats: dict[str, float]) -> None:
+    def _measured(self, contact: Contact, stats: dict[str, Any]) -> None:
         def write(db: apsw.Connection) -> None:
             self._lease.check(db)
             workers.measure(db, contact.worker, stats)
@@ -702,8 +711,9 @@ class Driver:
                 waits.append(contact.next_try - now)
             if contact.tail_after > now:
                 waits.append(contact.tail_after - now)
-            if contact.starts:
-                waits.append(max(0.0, min(contact.starts.values()) + SHOWN_AFTER_S - now))
+            for begun in (contact.starts, contact.stagings):
+                if begun:
+                    waits.append(max(0.0, min(begun.values()) + SHOWN_AFTER_S - now))
         return min(waits) + 0.001
 
 

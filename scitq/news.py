@@ -14,7 +14,7 @@ from scitq.contact import Plan
 from scitq.errors import BadAnswer, StaleDriver
 from scitq.remote.link import Answer
 from scitq.remote.orders import lines
-from scitq.store import executions, workers
+from scitq.store import executions, manifests, workers
 from scitq.store.executions import Exit
 from scitq.task import ExecutionId
 
@@ -50,15 +50,21 @@ def apply(db: apsw.Connection, now: int, plan: Plan, answer: Answer) -> None:
         try:
             if line.kind == "start":
                 plan.starts[ExecutionId(fields["id"])] = time.monotonic()
+                plan.stagings.pop(fields["id"], None)
             elif line.kind == "exit":
                 plan.starts.pop(fields["id"], None)
+                plan.stagings.pop(fields["id"], None)
                 plan.has_news = True
                 _exited(db, now, plan, fields)
             elif line.kind == "collected":
                 plan.has_news = True
-                problem = None if fields["ok"] else str(fields.get("note") or "the output could not be delivered")
-                if executions.collected(db, now, ExecutionId(fields["id"]), problem):
+                if _collected(db, now, fields):
                     plan.forget.append(ExecutionId(fields["id"]))
+            elif line.kind == "stage":
+                plan.stagings[ExecutionId(fields["id"])] = time.monotonic()
+            elif line.kind == "note":
+                plan.has_news = True
+                manifests.note(db, now, ExecutionId(fields["id"]), str(fields["text"]))
             elif line.kind == "keeper":
                 # It holds what it was ordered to run, but knows no more of what else was wanted.
                 plan.synced = False
@@ -72,13 +78,31 @@ def apply(db: apsw.Connection, now: int, plan: Plan, answer: Answer) -> None:
 
 
 def show_running(db: apsw.Connection, now: int, plan: Plan) -> None:
-    """Write down which executions run. One that ends within moments is never shown as running: that would cost as much as
-    its end. (A driver that dies in these moments leaves it to the next, who asks the agent what it holds.)"""
+    """Write down which executions run, or wait for their data. One that ends within moments is never shown as running: that
+    would cost as much as its end. (A driver that dies in these moments leaves it to the next, who asks the agent what it holds.)"""
     due = time.monotonic() - SHOWN_AFTER_S
+    for execution in [execution for execution, at in plan.stagings.items() if at <= due]:
+        del plan.stagings[execution]
+        plan.has_news = True
+        executions.staging(db, now, execution)
     for execution in [execution for execution, at in plan.starts.items() if at <= due]:
         del plan.starts[execution]
         plan.has_news = True
         executions.started(db, execution, now)
+
+
+def _collected(db: apsw.Connection, now: int, fields: Mapping[str, Any]) -> bool:
+    execution, is_failed = ExecutionId(fields["id"]), bool(fields.get("failed"))
+    if fields["ok"]:
+        manifest = _manifest(fields) if "to" in fields else None
+        return executions.collected(db, now, execution, None, manifest, is_failed=is_failed)
+    problem = str(fields.get("note") or fields.get("error") or "the output could not be delivered")
+    return executions.collected(db, now, execution, problem, is_failed=is_failed)
+
+
+def _manifest(fields: Mapping[str, Any]) -> tuple[str, list[Any]]:
+    """Where an output went, and its files."""
+    return str(fields["to"]), list(fields["files"])
 
 
 def _exited(db: apsw.Connection, now: int, plan: Plan, fields: Mapping[str, Any]) -> None:
@@ -89,7 +113,7 @@ def _exited(db: apsw.Connection, now: int, plan: Plan, fields: Mapping[str, Any]
         code=fields.get("code"),
         signal=fields.get("sig"),
         why=fields.get("why"),
-        note=fields.get("note"),
+        note=fields.get("note") or ("its output was there already" if fields.get("why") == "exists" else None),
         output=None if out is None and fields.get("on") else (out or "").encode("latin-1"),
         error=None if err is None and fields.get("en") else (err or "").encode("latin-1"),
         output_size=fields.get("on", 0),
@@ -102,6 +126,7 @@ def _exited(db: apsw.Connection, now: int, plan: Plan, fields: Mapping[str, Any]
         peak_memory_bytes=fields.get("rss"),
         read_bytes=fields.get("read", 0) if "u" in fields else None,
         written_bytes=fields.get("written", 0) if "u" in fields else None,
+        manifest=_manifest(fields) if "to" in fields else None,
     )
     ended = executions.exited(db, now, end)
     if end.run_s is not None and end.why is None:

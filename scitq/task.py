@@ -30,6 +30,7 @@ class Spec:
 
     `command` is a string (split like a shell would, no shell runs), a list (taken as it is), or, with `shell`, a script.
     Times are seconds, `memory` is in bytes. `python` is the minor version (`3.12`) that a call of a function needs.
+    `input` and `resource` are addresses as text (`task://12/sub` is what task 12 left there), `output` is one or None.
     """
 
     command: str | list[str]
@@ -43,6 +44,13 @@ class Spec:
     memory: int | None = None
     gpus: int | None = None
     python: str | None = None
+    input: Sequence[str] = ()
+    resource: Sequence[str] = ()
+    output: str | None = None
+    overwrite: bool = False
+    keep_failed: bool = True
+    skip_if_exists: bool = False
+    stage_in_timeout: float | None = None
 
     @property
     def need(self) -> Need | None:

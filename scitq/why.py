@@ -155,6 +155,8 @@ def _execution(engine: Engine, row: TaskRow) -> str:
             f"{row.label} is {row.state.word}: its command has ended, its log and output are being brought home from "
             f"{last.worker}.{stopping}"
         )
+    if row.state is TaskState.SUCCEEDED and last.detail:
+        return f"{row.label} succeeded: {last.detail}."
     if row.state is TaskState.SUCCEEDED:
         return f"{row.label} succeeded" + (
             f" in {last.run_s:.1f} s on {last.worker}." if last.run_s is not None else "."

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import apsw
 
 from scitq.states import Halt, Outcome, Stage, TaskState, Wanted
-from scitq.store import listing, logs, query, tasks
+from scitq.store import listing, logs, manifests, query, tasks
 from scitq.task import Assignment, ExecutionId, ExecutionRow, Spec, TaskId
 from scitq.verdict import judge
 from scitq.worker import Load, WorkerId
@@ -26,6 +26,8 @@ _COLUMNS = """execution.id, execution.task, worker.name, execution.attempt, exec
 
 
 _SUCCEEDED, _RUN = int(Outcome.SUCCEEDED), int(Stage.RUN)
+# How a command that gave 0 ended well: by itself; or it did not run, because its output was there already.
+_GOOD = (None, "exists")
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Exit(NamedTuple):
     peak_memory_bytes: int | None
     read_bytes: int | None = None
     written_bytes: int | None = None
+    manifest: tuple[str, Sequence[Any]] | None = None  # where its output is, and its files, when they are there already
 
 
 def begin(db: apsw.Connection, now_ms: int, assignments: Sequence[Assignment]) -> list[Order]:
@@ -207,8 +210,18 @@ def started(db: apsw.Connection, execution: ExecutionId, at_ms: int) -> None:
         "update execution set started = max(?, assigned), wanted = ? where id = ?", (at_ms, int(wanted), execution)
     )
     db.execute(
-        f"update task set state = {int(TaskState.RUNNING)}, changed = ? where id = ? and state = {int(TaskState.ASSIGNED)}",
+        f"""update task set state = {int(TaskState.RUNNING)}, changed = ? where id = ?
+        and state in ({int(TaskState.ASSIGNED)}, {int(TaskState.STAGING)})""",
         (at_ms, task),
+    )
+
+
+def staging(db: apsw.Connection, at_ms: int, execution: ExecutionId) -> None:
+    """The agent fetches what the command needs."""
+    db.execute(
+        f"""update task set state = {int(TaskState.STAGING)}, changed = ?
+        where id = (select task from execution where id = ? and ended is null) and state = {int(TaskState.ASSIGNED)}""",
+        (at_ms, execution),
     )
 
 
@@ -221,7 +234,7 @@ def exited(db: apsw.Connection, now_ms: int, end: Exit) -> bool:
     is_over = not log_due and not end.collecting
     # Nearly every end is a plain success: it is recorded in this one statement. Whatever the clock was set to meanwhile,
     # nothing ends before it started, nor starts before it was assigned.
-    success = is_over and end.code == 0 and end.why is None
+    success = is_over and end.code == 0 and end.why in _GOOD
     found = query.row(
         db,
         """update execution set exit_code = ?, signal = ?, why = ?, detail = ?, run_s = ?, cpu_s = ?, peak_memory = ?,
@@ -238,6 +251,8 @@ def exited(db: apsw.Connection, now_ms: int, end: Exit) -> bool:
     if found is None:
         return False
     task, wanted = found
+    if end.manifest is not None:
+        manifests.put(db, end.execution, *end.manifest)
     if end.output is None or end.output:
         logs.keep(db, end.execution, logs.OUT, end.output, end.output_size, end.output_cut)
     if end.error is None or end.error:
@@ -278,20 +293,39 @@ def _outcome(
         return Outcome.LOST, Stage.RUN, note or "its exit code is not known: the keeper of its worker was killed"
     if why == "unstarted":
         return Outcome.LOST, None, note or "the worker never started it"
+    if why == "stage_in":
+        return Outcome.FAILED, Stage.STAGE_IN, note
+    if why == "stage_timeout":
+        return Outcome.TIMED_OUT, Stage.STAGE_IN, note
     if why == "collect":
         return Outcome.FAILED, Stage.COLLECT, note
-    if code == 0 and why is None:
-        return Outcome.SUCCEEDED, Stage.RUN, None
+    if code == 0 and why in _GOOD:
+        return Outcome.SUCCEEDED, Stage.RUN, note if why else None
     return Outcome.FAILED, Stage.RUN, note
 
 
-def collected(db: apsw.Connection, now_ms: int, execution: ExecutionId, problem: str | None) -> bool:
-    """The output of an execution is (or cannot be brought) where it was asked to be; returns whether that ended it."""
+def collected(
+    db: apsw.Connection,
+    now_ms: int,
+    execution: ExecutionId,
+    problem: str | None,
+    manifest: tuple[str, Sequence[Any]] | None = None,
+    *,
+    is_failed: bool = False,
+) -> bool:
+    """The output of an execution is (or cannot be brought) where it was asked to be; returns whether that ended it.
+
+    With `is_failed` the command had failed: what became of what it left is a note, and changes nothing else.
+    """
     row = query.row(db, "select collect_due from execution where id = ? and ended is null", (execution,))
     if row is None or not row[0]:
         return False
     db.execute("update execution set collect_due = 0 where id = ?", (execution,))
-    if problem is not None:
+    if manifest is not None:
+        manifests.put(db, execution, *manifest)
+    if problem is not None and is_failed:
+        manifests.note(db, now_ms, execution, f"what it left before it failed could not be kept: {problem}")
+    elif problem is not None:
         db.execute("update execution set why = 'collect', detail = ? where id = ?", (problem, execution))
     return _complete(db, now_ms, execution)
 
@@ -333,7 +367,7 @@ def finish(
         _succeed(db, now_ms, task, wanted)
         return
     if wanted != Wanted.RUN:
-        tasks.settle_edit(db, now_ms, task, launched=not outcome.is_free)
+        tasks.settle_edit(db, now_ms, task, launched=not outcome.is_free and stage is not Stage.STAGE_IN)
     spec_text, tries = query.one(db, "select spec, tries from task where id = ?", (task,))
     verdict = judge(outcome, listing.spec_of(spec_text), tries, stop_wanted=wanted == Wanted.STOPPED)
     if verdict.state is TaskState.PENDING:

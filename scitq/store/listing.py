@@ -49,6 +49,20 @@ def spec_text(spec: Spec, *, without_command: bool = False) -> str:
     for name in ("cpus", "memory", "gpus", "python"):
         if (value := getattr(spec, name)) is not None:
             fields[name] = value
+    if spec.input:
+        fields["input"] = list(spec.input)
+    if spec.resource:
+        fields["resource"] = list(spec.resource)
+    if spec.output is not None:
+        fields["output"] = spec.output
+    if spec.overwrite:
+        fields["overwrite"] = True
+    if not spec.keep_failed:
+        fields["keep_failed"] = False
+    if spec.skip_if_exists:
+        fields["skip_if_exists"] = True
+    if spec.stage_in_timeout is not None:
+        fields["stage_in_timeout"] = spec.stage_in_timeout
     text = compact(fields)
     return (f",{text[1:]}" if fields else "}") if without_command else text
 

@@ -139,6 +139,9 @@ def _from_rows(copy: Path, side: Path, target: Path, schema: Schema) -> Salvaged
 def _fill(old: apsw.Connection, new: apsw.Connection, known: set[str], copy: Path, result: Salvaged) -> None:
     new.execute("pragma foreign_keys=off")
     new.execute("begin immediate")
+    is_older = False
+    with contextlib.suppress(*_DAMAGE):  # it has not all tables, and that is no damage
+        is_older = query.one(old, "pragma user_version")[0] < query.one(new, "pragma user_version")[0]
     # They would refuse a task that is born running.
     triggers = query.rows(new, "select name, sql from sqlite_schema where type = 'trigger'")
     for name, _ in triggers:
@@ -152,8 +155,12 @@ def _fill(old: apsw.Connection, new: apsw.Connection, known: set[str], copy: Pat
     for table in tables:
         if table in known and table not in _DERIVED:
             _copy_table(old, new, table, result)
-        elif table not in _DERIVED:
+        elif table not in _DERIVED and not is_older:
             result.gaps[table] = 1
+    with contextlib.suppress(*_DAMAGE):
+        ours = query.rows(old, "select v from meta where k = 'id'") if "meta" in known else []
+        for (mark,) in ours:  # what outputs say of who wrote them
+            new.execute("update meta set v = ? where k = 'id'", (mark,))
     if result.gaps or not _is_sound(old):
         # A tree may be damaged without an error: it just leads to fewer rows.
         _copy_pages(copy, new, [table for table in tables if table not in _DERIVED], result)

@@ -9,7 +9,18 @@ from __future__ import annotations
 
 import apsw
 
-from scitq.states import BAD, JOB_MOVES, LIVE, TASK_MOVES, UNPLACED, WORKER_MOVES, Outcome, TaskState, WorkerState
+from scitq.states import (
+    BAD,
+    JOB_MOVES,
+    LIVE,
+    TASK_MOVES,
+    UNPLACED,
+    WORKER_MOVES,
+    Outcome,
+    Stage,
+    TaskState,
+    WorkerState,
+)
 from scitq.store.migrate import Schema
 
 APPLICATION_ID = 0x53435451  # "SCTQ"
@@ -249,4 +260,57 @@ def _create(db: apsw.Connection) -> None:
         pass
 
 
-SCHEMA = Schema(application_id=APPLICATION_ID, migrations=(_create,), min_reader=1, min_writer=1)
+# --- schema 2: data -----------------------------------------------------------------------------------------------------------
+
+_DATA = """
+-- What an execution left, and where: files is a list of [relative name, bytes, MD5 or null].
+create table manifest(
+  execution integer primary key references execution(id), address text not null,
+  files text not null default '[]' check(json_valid(files))) strict;
+-- What its worker had to say of an execution, beside how it ended.
+create table note(
+  id integer primary key, execution integer not null references execution(id), at integer not null, text text not null) strict;
+create index note_execution on note(execution);
+-- Which file wrote an output: goes with the number of the task into what is left there.
+insert into meta(k, v) values ('id', lower(hex(randomblob(8))));
+drop view tasks;
+drop view executions;
+"""
+_VIEWS_2 = f"""
+create view tasks as select
+  task.id, task.name, batch.name as batch, {_words("task.state", {s: s.word for s in TaskState})} as state,
+  task.priority, task.tries, task.unmet as unmet_requirements, task.spec ->> '$.command' as command, task.reason,
+  task.created / 1000.0 as created, task.changed / 1000.0 as changed,
+  -- of the latest execution
+  (select {_words("outcome", {o: o.word for o in Outcome})} from execution where execution.task = task.id
+    order by execution.id desc limit 1) as cause,
+  (select exit_code from execution where execution.task = task.id order by execution.id desc limit 1) as exit_code,
+  (select worker.name from execution join worker on worker.id = execution.worker where execution.task = task.id
+    order by execution.id desc limit 1) as worker,
+  (select run_s from execution where execution.task = task.id order by execution.id desc limit 1) as run_s,
+  task.spec ->> '$.shell' as shell, task.spec ->> '$.tags' as tags, coalesce(task.spec ->> '$.retry', 0) as retry,
+  task.spec ->> '$.run_timeout' as run_timeout, task.spec ->> '$.cpus' as cpus, task.spec ->> '$.memory' as memory,
+  task.spec ->> '$.gpus' as gpus,
+  task.spec ->> '$.input' as input, task.spec ->> '$.resource' as resource, task.spec ->> '$.output' as output
+  from task join batch on batch.id = task.batch;
+create view executions as select
+  execution.id, execution.task, task.name, execution.attempt, worker.name as worker,
+  {_words("execution.outcome", {o: o.word for o in Outcome})} as outcome, execution.exit_code, execution.signal, execution.detail,
+  execution.assigned / 1000.0 as assigned, execution.started / 1000.0 as started, execution.ended / 1000.0 as ended,
+  execution.run_s, execution.cpu_s, execution.peak_memory, batch.name as batch,
+  coalesce(execution.spec, task.spec) ->> '$.command' as command, execution.read_bytes, execution.written_bytes,
+  {_words("execution.stage", {s: s.word for s in Stage})} as stage, manifest.address as delivered,
+  json_array_length(manifest.files) as files,
+  iif(manifest.files is null, null, (select coalesce(sum(value ->> 1), 0) from json_each(manifest.files))) as delivered_bytes
+  from execution join task on task.id = execution.task join batch on batch.id = task.batch
+  left join worker on worker.id = execution.worker left join manifest on manifest.execution = execution.id;
+"""
+
+
+def _bring_data(db: apsw.Connection) -> None:
+    for _ in db.execute(_DATA + _VIEWS_2):
+        pass
+
+
+# A task may have arguments that an older scitq would take for damage.
+SCHEMA = Schema(application_id=APPLICATION_ID, migrations=(_create, _bring_data), min_reader=2, min_writer=2)

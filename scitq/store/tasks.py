@@ -385,7 +385,8 @@ def delete(db: apsw.Connection, now_ms: int, ids: Sequence[int]) -> list[Executi
     """Remove tasks with their history from the file; returns their executions, whose log files may go too.
 
     Raises:
-        IllegalMove: one is live, or something else that has not ended waits for one that has not succeeded.
+        IllegalMove: one is live, or something else that has not ended waits for one that has not succeeded, or for what
+            it left.
     """
     listed = json.dumps(sorted(ids))
     live = query.row(db, f"select id from task where id in {LISTED} and execution is not null limit 1", (listed,))
@@ -397,7 +398,8 @@ def delete(db: apsw.Connection, now_ms: int, ids: Sequence[int]) -> list[Executi
     needed = query.row(
         db,
         f"""select parent, child from requirement join task p on p.id = parent join task c on c.id = child
-        where parent in {LISTED} and child not in {LISTED} and p.state <> {int(TaskState.SUCCEEDED)}
+        where parent in {LISTED} and child not in {LISTED}
+          and (p.state <> {int(TaskState.SUCCEEDED)} or c.spec glob '*"task://' || p.id || '["/|]*')
           and c.state in ({",".join(str(int(state)) for state in UNPLACED)}) limit 1""",
         (listed, listed),
     )
@@ -408,6 +410,8 @@ def delete(db: apsw.Connection, now_ms: int, ids: Sequence[int]) -> list[Executi
     db.execute(f"delete from requirement where parent in {LISTED} or child in {LISTED}", (listed, listed))
     logs_of = json.dumps([2 * id + stream for id in gone for stream in (0, 1)])
     db.execute(f"delete from log where id in {LISTED}", (logs_of,))
+    for table in ("manifest", "note"):
+        db.execute(f"delete from {table} where execution in {LISTED}", (json.dumps(gone),))
     for table, column in (("edit", "task"), ("follow", "task"), ("execution", "task"), ("task", "id")):
         db.execute(f"delete from {table} where {column} in {LISTED}", (listed,))
     journal.note(db, now_ms, EventKind.NOTE, deleted=len(ids), first=min(ids, default=0))

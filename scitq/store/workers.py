@@ -63,7 +63,7 @@ def describe(db: apsw.Connection, worker: WorkerId, facts: Mapping[str, Any]) ->
     db.execute("update worker set facts = ? where id = ?", (json.dumps(facts, separators=(",", ":")), worker))
 
 
-def measure(db: apsw.Connection, worker: WorkerId, stats: Mapping[str, float]) -> None:
+def measure(db: apsw.Connection, worker: WorkerId, stats: Mapping[str, Any]) -> None:
     """Store how busy the agent says that its machine is."""
     db.execute("update worker set stats = ? where id = ?", (json.dumps(stats, separators=(",", ":")), worker))
 

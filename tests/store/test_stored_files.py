@@ -73,7 +73,8 @@ def test_a_stored_file_opens_and_says_what_it_said(old_file: Path, request: pyte
     version = request.node.callspec.params["old_file"]
     with Engine(old_file, drive=False) as engine:
         assert engine.check() == []
-        assert told(engine) == json.loads(STORED[version].with_suffix(".json").read_text())
+        said = json.loads(STORED[version].with_suffix(".json").read_text())
+        assert {key: value for key, value in told(engine).items() if key in said} == said
         assert query.one(engine._reader(), "pragma user_version") == (SCHEMA.version,)
         assert all(task.why() for task in engine.tasks())
         backups = list((engine.side / "backups").glob("*")) if version < SCHEMA.version else [old_file]
@@ -84,6 +85,8 @@ def test_what_a_stored_file_has_queued_goes_on(old_file: Path) -> None:
     with Engine(old_file) as engine:
         before = engine.counts()
         engine.task("debug").cancel()
+        for task in engine.tasks(name="data"):  # its addresses lead nowhere
+            task.cancel()
         engine.go_batch("held")
         for name in ("paused", "running"):
             engine.task(name).resume()

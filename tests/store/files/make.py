@@ -24,14 +24,14 @@ import apsw
 from scitq.engine import Engine
 from scitq.remote import local
 from scitq.states import Halt, TaskState
-from scitq.store import batches, executions, listing, tasks
+from scitq.store import batches, executions, listing, manifests, tasks
 from scitq.store.executions import Exit
 from scitq.store.schema import SCHEMA
 from scitq.task import Assignment, TaskId
 from scitq.worker import WorkerId
 
 HERE = Path(__file__).parent
-RELEASED: dict[int, str] = {}
+RELEASED: dict[int, str] = {1: "58242a299dc60f53aa580227dab93a3dec054809ddc182bed5d3baa2ddbc8e2e"}
 """Schema versions that were released, with the SHA-256 of their files: these are never made anew."""
 
 # Nothing of the machine that makes it may be in the file.
@@ -108,6 +108,12 @@ def live_through(engine: Engine) -> None:
     until(lambda: sleeper.state is TaskState.RUNNING)
     sleeper.cancel()
     sleeper.wait(60)
+    leaver = engine.submit('echo left > "$OUTPUT/a file"', shell=True, name="leaving")
+    leaver.wait(60)
+    number = leaver.executions[-1].id
+    files = [("a file", 5, "9f1b5e1e4cbd7d1c5b2f3f4d2a3b4c5d"), ("sub/caf\udce9", 0, None)]
+    engine._write(lambda db: manifests.put(db, number, "s3://lab/left", files))
+    engine._write(lambda db: manifests.note(db, 1_700_000_000_000, number, "a resource was changed by the task"))
 
 
 def leave_in_each_state(db: apsw.Connection) -> None:
@@ -133,6 +139,8 @@ def leave_in_each_state(db: apsw.Connection) -> None:
     executions.exited(db, now, end)
     tasks.update(db, now, back.task, {"command": ["echo", "edited"]})
     pending = add("pending", cpus=1, memory=1 << 20)
+    add("data", pending, input=["/etc/hostname", f"task://{pending}/sub|gunzip"], resource=["s3://lab/ref.tgz|untar"],
+        output="s3://lab/data", overwrite=True, keep_failed=False, skip_if_exists=True, stage_in_timeout=60.0)  # fmt: skip
     add("waiting", pending)
     tasks.pause(db, now, add("paused", pending))
     add("halted", batch="held")
@@ -154,6 +162,14 @@ def told(engine: Engine) -> dict[str, Any]:
         "stdout": {
             task.row().name: hashlib.sha256(task.output_bytes()).hexdigest() for task in engine.tasks(status="succeeded")
         },
+        "left": [
+            [row["name"], row["delivered"], row["files"], row["delivered_bytes"]]
+            for row in engine.sql("select * from executions where delivered is not null")
+        ],
+        "data": [
+            [row["name"], row["input"], row["resource"], row["output"]]
+            for row in engine.sql("select * from tasks where input is not null or output is not null")
+        ],
     }  # fmt: skip
 
 
