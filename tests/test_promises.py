@@ -63,6 +63,11 @@ PROMISES = {
     "core 11.20": Line("work is balanced, requests are packed, priorities count"),
     "core 11.21": _later("idle machines are kept for what comes next", RECRUITERS),
     "core 11.22": Line("no fixed port, no fixed path", f"podman, apptainer: {CONTAINERS}; other providers: {CLOUDS}"),
+    # What concerns data of the list of what version 1 did.
+    "data 11.2": Line("a worker gets the storages that its tasks name, in a private file in memory, gone at its end"),
+    "data 11.17": Line("two inputs of one name are refused"),
+    "data 11.24": Line("given up, it ends within seconds in every phase"),
+    "data 11.25": Line("the time for downloads counts downloads only, and is what was asked for"),
 }  # fmt: skip
 
 

@@ -19,9 +19,10 @@ from scitq.fetch import TRAVELS as DATA_MODULES
 TRAVELS = tuple(
     f"scitq/remote/agent/{name}.py"
     for name in (
-        "__init__", "__main__", "address", "agent", "cgroups", "collect", "endings", "folders", "hierarchies", "http", "journal", "keeper",
-        "keeperlink", "leftovers", "limits", "lines", "machine", "orders", "outputs", "processes", "reader", "recovery", "root", "slots",
-        "spawn", "task", "tasks",
+        "__init__", "__main__", "address", "agent", "cgroups", "channel", "collect", "endings", "folders",
+        "hierarchies", "http", "journal", "keeper", "keeperlink", "leftovers", "limits", "lines", "links", "machine",
+        "orders", "outputs", "processes", "reader", "recovery", "remotes", "root", "slots", "spawn", "stagein",
+        "staging", "stagings", "task", "tasks",
     )
 )  # fmt: skip
 """The agent's modules, as paths inside the zip. They import the standard library, each other, and of what follows when

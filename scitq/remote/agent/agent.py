@@ -3,7 +3,7 @@
 It holds nothing that is not on disk or repeated by its peers, so it may be killed at any instruction, restarted, or
 replaced by a newer one while tasks run. Output by offset is `outputs`, delivery is `collect`.
 
-    POST /commands   a JSON object a line: order, cancel, slots, signal, forget, stop. 200: all of it is on disk
+    POST /commands   a JSON object a line: order, cancel, slots, signal, forget, stop, remotes. 200: all is on disk
     GET /events      ?journal=ID&from=N&wait=S: lines from N on, which acknowledges everything before N
     GET /held        what is not over, as of the offset `end`; facts about the machine
     GET /output/E/out|err   ?from=N&max=M&wait=S: bytes of a stream; Scitq-Size, Scitq-Ended
@@ -33,6 +33,8 @@ from scitq.remote.agent.keeperlink import KeeperLink
 from scitq.remote.agent.orders import key_of
 from scitq.remote.agent.outputs import Outputs
 from scitq.remote.agent.reader import JournalReader
+from scitq.remote.agent.remotes import BadRemotes
+from scitq.remote.agent.staging import Staging
 
 WAIT_LIMIT_S = 3600.0
 NDJSON = "application/x-ndjson"
@@ -69,6 +71,7 @@ class Agent:
         self.is_leaving = False
         self.lone_since: float | None = time.monotonic()
         self.folders = Folders(self)
+        self.staging = Staging(self)
         self.results: list[Callable[[], None]] = []
         self.wake, self.waker = socket.socketpair()
         for end in (self.wake, self.waker):
@@ -108,12 +111,14 @@ class Agent:
             self.keeper.attend(now)
             self._answer_polls(now)
             self.outputs.attend(now)
+            self.staging.attend(now)
             self._linger(now)
             self.keeper.send()
 
     def _patience(self) -> float | None:
         due = [poll.until for poll in self.polls]
         due.extend(self.outputs.due())
+        due.extend(self.staging.due())
         if self.keeper.retry_at is not None:
             due.append(self.keeper.retry_at)
         if self.lone_since is not None:
@@ -285,7 +290,8 @@ class Agent:
     def _give_stats(self, client: Client, held: dict[str, Any]) -> None:
         states = list(held["held"].values())
         counts = {state: states.count(state) for state in ("running", "queued")}
-        self.reply(client, json_answer(200, {**machine.stats(self.folder), **counts}))
+        staging = {"staging": self.staging.progress()}
+        self.reply(client, json_answer(200, {**machine.stats(self.folder), **counts, **staging}))
 
     def _check_epoch(self, request: Request) -> None:
         text = request.headers.get("scitq-epoch")
@@ -323,6 +329,12 @@ class Agent:
                     raise BadRequest(400, f"line {number}: forget needs a list of executions: {error}") from None
                 forgets.append((keys, bool(said.get("keep_work"))))
                 continue
+            if "remotes" in said and "order" not in said:
+                try:
+                    self.staging.take_remotes(said["remotes"])
+                except BadRemotes as error:
+                    raise BadRequest(400, f"line {number}: {error}") from None
+                continue  # for this process only: it holds secrets, which nobody writes down
             if said.get("stop") in ("now", "when_idle"):
                 stop = said["stop"]
             handed.append(line)
@@ -439,7 +451,10 @@ def main(folder: str, linger: float, slots: int | None, keeper_command: list[str
         agent = Agent(folder, linger, slots, keeper_command)
         root.say(folder, "agent", f"started, version {VERSION}, python {sys.version.split()[0]}")
         agent.folders.empty_trash()
-        agent.run()
+        try:
+            agent.run()
+        finally:
+            agent.staging.end()
     except Exception:
         root.say(folder, "agent", "died: " + traceback.format_exc())
         return 70

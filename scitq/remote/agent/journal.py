@@ -11,17 +11,20 @@ journal, so that no reader can take the bytes of one for those of another. Lines
     keeper     pid, at: a keeper started
     start      id, slot, at, b (seconds since boot), m (monotonic), what ends it, box (the folders of its control
                group, if it is limited): written before the spawn
+    stage      id, at: its data is being brought here
     pid        id, pid, b: the spawn is done; the pid is also its session and group
     end        id, why, grace: a timeout or cancel is under way
     exit       id, code, sig, why, note, o, e (bytes as latin-1, null when long), on, en (sizes), ocut, ecut, left,
                box, kept (it left a folder), collect, deliver, at, run, u, s, rss, read, written (see `lines.usage_of`)
     collected  id, ok, note: its output was delivered, or cannot be
+    note       id, text: what its user must hear
     slots      n
     bad        line, note: a command that was refused
     acked      to: noted when keeper and agent end in peace
 
 `why` is null for an end of its own, else timeout, cancel, memory (a process of it was killed for want of memory), spawn
-(it could not be started), unstarted (accepted and given back: it never ran and may be ordered again under a new id) or
+(it could not be started), stage_in and stage_timeout (its data could not be brought, see `error` and `note`), exists
+(its outputs are there already: `to`, `files`), unstarted (accepted and given back: it never ran and may be ordered again under a new id) or
 unknown (the keeper was killed meanwhile).
 """
 

@@ -2,7 +2,7 @@
 
 One thread, one loop, no HTTP, no blocking work, no sync. It listens on `keeper.sock` for lines of JSON: the orders of
 the driver as the agent got them, and a few questions of the agent itself. What it knows of tasks is `tasks`, how it
-finds its tasks again after its own death is `recovery`, what it says to agents is `Channel` below.
+finds its tasks again after its own death is `recovery`, what goes before a start is `stagings`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import json
 import os
 import selectors
 import signal
-import socket
 import sys
 import time
 import traceback
 from typing import Any
 
 from scitq.remote.agent import VERSION, address, recovery, root
+from scitq.remote.agent.channel import Channel
 from scitq.remote.agent.orders import BadOrder, Order, OrderFile, key_of
 from scitq.remote.agent.tasks import Tasks
 
@@ -30,23 +30,6 @@ ALONE_S = 60.0
 ORDERS_BYTES = 1 << 16
 RECEIVE_BYTES = 1 << 18
 LONGEST_LINE = 1 << 30
-
-
-class Channel:
-    """One connected agent."""
-
-    __slots__ = ("inbox", "is_agent", "outbox", "sock", "wants_write")
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
-        self.inbox = bytearray()
-        self.outbox = bytearray()
-        self.is_agent = False
-        self.wants_write = False
-
-    def say(self, message: dict[str, Any]) -> None:
-        """Queue one line; it leaves at the end of the round."""
-        self.outbox += json.dumps(message).encode("ascii") + b"\n"
 
 
 class Keeper:
@@ -135,6 +118,7 @@ class Keeper:
         tasks.endings.attend(now)
         is_stored = not self.accepted or self._store_orders()
         is_written = tasks.launch(is_stored) and is_stored
+        tasks.stagings.tell(self.channels.values(), is_stored)
         self.retry_at = None if is_written else now + RETRY_S
         if tasks.running:
             if self.cap_at is None:
@@ -208,7 +192,8 @@ class Keeper:
                     self.retry_at = now + RETRY_S
             if journal.end == self.rung:
                 return
-        if tasks.unrung and (tasks.unrung >= RING_EXITS or not tasks.queue or (self.ring_at and now >= self.ring_at)):
+        is_rest = len(tasks.queue) == len(tasks.stagings.open)  # nothing that could start now
+        if tasks.unrung and (tasks.unrung >= RING_EXITS or is_rest or (self.ring_at and now >= self.ring_at)):
             pass
         elif tasks.unrung:
             soon = tasks.unrung_since + RING_S
@@ -341,6 +326,10 @@ class Keeper:
             tasks.recall(said["recall"], key_of(said["recall"]))
         elif "ack" in said:
             tasks.acked = max(tasks.acked, int(said["ack"]))
+        elif "staged" in said:
+            tasks.stagings.done(said["staged"])
+        elif "note" in said:
+            tasks.stagings.note(said["note"])
         elif "collected" in said:
             tasks.collected(said["collected"])
         elif "signal" in said:
@@ -357,7 +346,7 @@ class Keeper:
             self.told_segments = list(self.journal.segments)
             facts = {"pid": os.getpid(), "journal": self.journal.id, "segments": self.told_segments, "end": self.rung}
             more = {"acked": tasks.acked, "version": VERSION, "stop": self.stop, "left": list(tasks.owed.values())}
-            channel.say({"hello": {**facts, **more}})
+            channel.say({"hello": {**facts, **more, **tasks.stagings.hello()}})
         else:
             raise BadOrder("no such command")
 
@@ -371,8 +360,7 @@ class Keeper:
             self.tasks.refuse(said["order"], key, str(error))
             return
         self.accepted += line + b"\n"
-        self.tasks.queue[key] = order
-        self.tasks.waiting.append(key)
+        self.tasks.enqueue(order)
 
 
 def main(folder: str, slots: int, ready: int | None) -> int:

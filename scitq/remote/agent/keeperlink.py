@@ -234,6 +234,10 @@ class KeeperLink:
             if "left" in said:
                 agent.folders.left(said["left"])
             agent.outputs.rung()
+        elif "stage" in said:
+            agent.staging.asked(said["stage"])
+        elif "over" in said:
+            agent.staging.over(said["over"])
         elif "synced" in said:
             entry = self.open.pop(said["synced"], None)
             if entry:
@@ -253,6 +257,7 @@ class KeeperLink:
             if is_new:
                 agent.journal_is_new()
             agent.folders.left(hello["left"])
+            agent.staging.hello(hello.get("stage", []), hello.get("staged", []))
             waiting, self.waiting = self.waiting, []
             for call, _ in waiting:
                 call()

@@ -27,6 +27,8 @@ def start_line(order: Order, slot: int, at: float, b: float, m: float) -> str:
         extra += f',"deliver":{quoted(order.deliver)}'
     if order.box is not None:
         extra += f',"box":{json.dumps(order.box.folders)}'
+    if order.is_staged:
+        extra += ',"staged":true'
     if order.slots != 1:
         extra += f',"slots":{order.slots}'
     if order.grace != GRACE_S:
@@ -97,13 +99,13 @@ def usage_of(usage: Any) -> str:
     return text
 
 
-def never_ran(identity: Any, why: str, code: int | None, note: str | None) -> str:
-    """The exit line of an order that got no process."""
+def never_ran(identity: Any, why: str, code: int | None, note: str | None, more: dict[str, Any] | None = None) -> str:
+    """The exit line of an order that got no process; `more` are its further keys."""
     line: dict[str, Any] = {"k": "exit", "id": identity, "code": code, "sig": None, "why": why, "o": "", "e": ""}
     line |= {"on": 0, "en": 0, "kept": False, "collect": False, "at": round(time.time(), 3), "run": 0.0}
     if note:
         line["note"] = note
-    return json.dumps(line)
+    return json.dumps(line if more is None else {**line, **more})
 
 
 def _bytes(data: bytes | None) -> str:

@@ -17,6 +17,15 @@ Pure reading of one JSON object, and an append-only file. Queueing and running i
     deliver   absolute: where a non-empty output folder goes after success
     limit     {"memory": bytes, "cpus": number}: what the system must not let it exceed, if it can
 
+With any of these it is staged by the agent before it may start:
+
+    input     addresses of what goes into $INPUT; a plain path is absolute, and of this machine
+    resource  addresses of what goes into $RESOURCE, by way of this machine's cache
+    skip      true: it ends at once, well, if a complete output is at `output` already
+    output    where the outputs go, when what is there now has to be looked at first (no `overwrite`)
+    stage_timeout   seconds for bringing all of it
+    remotes   names of the rclone remotes that this needs; it waits until the driver has told about them
+
 Unknown keys are ignored. Texts may carry bytes that are no UTF-8 as surrogate escapes, never NUL.
 """
 
@@ -104,8 +113,8 @@ def _limits(value: Any) -> dict[str, float]:
 class Order:
     """One accepted order, checked."""
 
-    __slots__ = ("argv", "base", "box", "cap", "cpu", "cwd", "deliver", "env", "gpus", "grace", "id", "key", "limit", "memory", "raw",
-                 "script", "slots", "task", "timeout")  # fmt: skip
+    __slots__ = ("argv", "base", "box", "cap", "cpu", "cwd", "deliver", "env", "gpus", "grace", "id", "is_staged", "key", "limit", "memory",
+                 "raw", "script", "slots", "task", "timeout")  # fmt: skip
 
     def __init__(self, raw: dict[str, Any]) -> None:
         self.raw = raw
@@ -154,6 +163,27 @@ class Order:
         if not isinstance(gpus, list):
             raise BadOrder("gpus must be a list of ids")
         self.gpus = [_encoded(gpu, "the id of a GPU") for gpu in gpus]
+        self.is_staged = "input" in raw or "resource" in raw or "output" in raw or bool(raw.get("skip"))
+        """Whether the agent has something to do before it may start."""
+        if self.is_staged:
+            self._check_data(raw)
+
+    def _check_data(self, raw: dict[str, Any]) -> None:
+        for name in ("input", "resource", "remotes"):
+            value = raw.get(name, [])
+            if not isinstance(value, list):
+                raise BadOrder(f"{name} must be a list of texts")
+            for text in value:
+                _encoded(text, f"an item of {name}")
+        if raw.get("output") is not None:
+            _encoded(raw["output"], "output")
+        _number(raw, "stage_timeout", 0)
+        self.is_staged = bool(
+            raw.get("input")
+            or raw.get("resource")
+            or raw.get("skip")
+            or (raw.get("output") is not None and not raw.get("overwrite"))
+        )
 
 
 class OrderFile:

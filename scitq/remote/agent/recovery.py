@@ -31,6 +31,8 @@ class Facts:
         self.owed: dict[str, dict[str, Any]] = {}
         self.left: dict[str, tuple[int, float, list[str]]] = {}
         """Process groups that outlived their execution and were being ended: their grace, their control group if any."""
+        self.stages: set[str] = set()
+        """Executions that the driver was told are being staged."""
         self.acked = 0
         self.last_exit = 0
         self.is_fresh = False
@@ -54,6 +56,8 @@ class Facts:
                 self.left[key] = (int(line["left"]), float(line["grace"]), line.get("box", []))
             if line.get("collect"):
                 self.owed[key] = {"id": line["id"], "deliver": line["deliver"]}
+        elif kind == "stage":
+            self.stages.add(key_of(line["id"]))
         elif kind == "collected":
             self.owed.pop(key_of(line["id"]), None)
             self.last_exit = at + 1
@@ -119,6 +123,7 @@ def resume(tasks: Tasks, facts: Facts) -> None:
     """Adopt started executions that still run, and end those that do not; clear all other slots."""
     journal = tasks.journal
     mine: dict[int, Slot] = {}
+    tasks.stagings.held.update(key for key, started in facts.started.items() if started.get("staged"))
     for key, started in facts.started.items():
         pid = _alive(key, started, journal.id)
         number = int(started["slot"])
@@ -179,5 +184,4 @@ def requeue(tasks: Tasks, orders: OrderFile, facts: Facts) -> None:
         except (ValueError, KeyError, BadOrder, TypeError):
             continue
         if not tasks.is_known(order.key):
-            tasks.queue[order.key] = order
-            tasks.waiting.append(order.key)
+            tasks.enqueue(order, is_told=order.key in facts.stages)

@@ -9,7 +9,7 @@ import time
 
 from scitq.remote.agent import VERSION
 
-FOLDERS = ("journal", "slot", "exec", "trash")
+FOLDERS = ("journal", "slot", "exec", "trash", "stage", "cache")
 LOG_LIMIT = 1 << 20
 
 

@@ -15,7 +15,7 @@ class Task:
     """A started execution and the slot it runs in."""
 
     __slots__ = (
-        "at", "b", "box", "cap", "deliver", "ecut", "grace", "id", "is_adopted", "key", "kill_at", "m", "ocut", "pid",
+        "at", "b", "box", "cap", "deliver", "ecut", "grace", "id", "is_adopted", "is_staged", "key", "kill_at", "m", "ocut", "pid",
         "pidfd", "slot", "slots", "suspended_at", "terminated", "timeout", "why",
     )  # fmt: skip
 
@@ -33,6 +33,8 @@ class Task:
         self.deliver: str | None = facts.get("deliver")
         self.slots = int(facts.get("slots", 1))
         """How many run slots it takes."""
+        self.is_staged = bool(facts.get("staged"))
+        """Whether the agent holds things for it until it is over."""
         self.pid: int = facts.get("pid", 0)
         """0 before the spawn, -1 when it was never written down."""
         self.why: str | None = facts.get("why")
@@ -53,6 +55,8 @@ class Task:
         known |= {"pid": self.pid, "grace": self.grace, "cap": self.cap}
         if self.slots > 1:
             known["slots"] = self.slots
+        if self.is_staged:
+            known["staged"] = True
         if self.box is not None:
             known["box"] = self.box.folders
         for name in ("timeout", "deliver", "why"):

@@ -20,6 +20,7 @@ from scitq.remote.agent.lines import Exit
 from scitq.remote.agent.orders import Order, key_of
 from scitq.remote.agent.slots import Slot, has_output
 from scitq.remote.agent.spawn import CannotSpawn, NoRoom, Spawner, environment, own_base
+from scitq.remote.agent.stagings import Stagings
 from scitq.remote.agent.task import Task
 
 INLINE_BYTES = 16 << 10
@@ -36,7 +37,7 @@ class Tasks:
         self.slots: int = facts.slots
         self.queue: dict[str, Order] = {}
         self.waiting: deque[str] = deque()
-        """Keys of the queue in order of arrival; those cancelled meanwhile are passed over."""
+        """Keys of the queue that may start, in order of arrival (or of being staged); those cancelled are passed over."""
         self.running: dict[str, Task] = {}
         self.pids: dict[int, Task] = {}
         """Running tasks that are our own children."""
@@ -63,10 +64,19 @@ class Tasks:
         self.cpus = machine.cpus()
         self.endings = Endings(self)
         self.limits = Limits(journal.id)
+        self.stagings = Stagings(self)
 
     def is_known(self, key: str) -> bool:
         """Whether an order of this id was taken before."""
         return key in self.queue or key in self.running or key in self.ended
+
+    def enqueue(self, order: Order, *, is_told: bool = False) -> None:
+        """Queue a new order: to be started when there is room, or to be staged first."""
+        self.queue[order.key] = order
+        if order.is_staged:
+            self.stagings.take(order, is_told=is_told)
+        else:
+            self.waiting.append(order.key)
 
     # Starting.
 
@@ -132,7 +142,7 @@ class Tasks:
         if not journal.flush():
             # The lines will be written some time. These orders are not started, and the journal says so as well.
             for order, slot in ready:
-                self._never_ran(order.id, order.key, "unstarted", None, "the worker's disk is full")
+                self.never_ran(order.id, order.key, "unstarted", None, "the worker's disk is full")
                 self._free(slot)
             return False
         self.is_urgent = False
@@ -149,7 +159,7 @@ class Tasks:
         except OSError as error:
             root.say(self.folder, "keeper", f"{slot.folder}: {error}")
             note = f"the worker cannot make {slot.folder}: {error.strerror}"
-            self._never_ran(order.id, order.key, "unstarted", None, note)
+            self.never_ran(order.id, order.key, "unstarted", None, note)
             slot.close()
             self._free(slot)
             self._pause()
@@ -159,13 +169,15 @@ class Tasks:
     def _spawn(self, order: Order, slot: Slot, at: float, m: float) -> None:
         task = Task({"id": order.id, "at": at, "b": processes.boot_time(), "m": m}, slot)
         task.timeout, task.grace, task.cap, task.deliver = order.timeout, order.grace, order.cap, order.deliver
-        task.slots = order.slots
+        task.slots, task.is_staged = order.slots, order.is_staged
         cpu = max(1, self.cpus // max(1, self.slots))
         if order.box is not None:
             task.box = order.box
             for problem in order.box.make():
                 root.say(self.folder, "keeper", f"execution {order.key}: {problem}")
         try:
+            if order.is_staged:
+                self.stagings.place(order, slot)
             task.pid = self.spawner.start(order, slot, environment(order, slot, self.base, self.journal.id, cpu))
         except CannotSpawn as error:
             self._finish(task, Exit(error.code, None, "spawn", error.note, None))
@@ -173,6 +185,10 @@ class Tasks:
         except NoRoom as error:
             self._finish(task, Exit(None, None, "unstarted", str(error), None))
             self._pause()
+            return
+        except OSError as error:
+            note = f"what was staged cannot be put in its place: {error.strerror}"
+            self._finish(task, Exit(None, None, "unstarted", note, None))
             return
         self.reserved.pop(slot.number, None)
         self.running[task.key] = self.pids[task.pid] = task
@@ -259,7 +275,7 @@ class Tasks:
                 slot.close()
         else:
             slot.is_dirty = end.on > 0 or end.en > 0
-        self._record(end.line(task), now, task.key)
+        self.record(end.line(task), now, task.key)
         if task.box is not None:
             self.limits.release(task.box)
         if end.collect:
@@ -292,23 +308,28 @@ class Tasks:
             end.e = None if end.en > INLINE_BYTES else os.pread(slot.err, end.en, 0)
         return bool(end.o is not None and end.e is not None and out.st_nlink and err.st_nlink)
 
-    def _record(self, line: str, now: float, key: str | None = None) -> None:
+    def record(self, line: str, now: float | None = None, key: str | None = None) -> None:
         """A line that somebody waits for."""
         at = self.journal.add(line)
         if key is not None:
             self.ended[key] = at
+            if key in self.stagings.held:
+                self.stagings.over(key)
         self.last_exit = self.journal.tail
         self.is_urgent = True
         if not self.unrung:
-            self.unrung_since = now
+            self.unrung_since = time.monotonic() if now is None else now
         self.unrung += 1
 
-    def _never_ran(self, identity: Any, key: str, why: str, code: int | None, note: str | None) -> None:
-        self._record(lines.never_ran(identity, why, code, note), time.monotonic(), key)
+    def never_ran(
+        self, identity: Any, key: str, why: str, code: int | None, note: str | None, more: dict[str, Any] | None = None
+    ) -> None:
+        """The exit line of an order that gets no process."""
+        self.record(lines.never_ran(identity, why, code, note, more), time.monotonic(), key)
 
     def refuse(self, identity: Any, key: str, note: str) -> None:
         """An order that cannot be right, but has an id: it ends at once."""
-        self._never_ran(identity, key, "spawn", 126, note)
+        self.never_ran(identity, key, "spawn", 126, note)
 
     def cancel(self, identity: Any, key: str, grace: float | None) -> None:
         """End an execution, or see to it that it never starts."""
@@ -316,18 +337,18 @@ class Tasks:
             self.endings.cancel(self.running[key], grace)
         elif key not in self.ended:
             self.queue.pop(key, None)
-            self._never_ran(identity, key, "cancel", None, None)
+            self.never_ran(identity, key, "cancel", None, None)
 
     def recall(self, identity: Any, key: str) -> None:
         """Give an execution back that has not started, and never start it; one that has goes on."""
         if key not in self.running and key not in self.ended:
             self.queue.pop(key, None)
-            self._never_ran(identity, key, "recall", None, None)
+            self.never_ran(identity, key, "recall", None, None)
 
     def stop_all(self) -> None:
         """Give back what is queued, end what runs."""
         for key, order in list(self.queue.items()):
-            self._never_ran(order.id, key, "unstarted", None, "the agent was stopped")
+            self.never_ran(order.id, key, "unstarted", None, "the agent was stopped")
         self.queue.clear()
         self.waiting.clear()
         for task in list(self.running.values()):
@@ -340,7 +361,7 @@ class Tasks:
         """The agent has delivered an output folder, or cannot."""
         if self.owed.pop(key_of(said["id"]), None) is not None:
             line = {"k": "collected", "id": said["id"], "ok": bool(said["ok"]), "note": said.get("note")}
-            self._record(json.dumps(line), time.monotonic())
+            self.record(json.dumps(line), time.monotonic())
 
     def where(self, key: str) -> dict[str, Any]:
         """State and place of an execution, at this moment."""
@@ -353,17 +374,12 @@ class Tasks:
     def held(self) -> dict[str, Any]:
         """All that is not over yet, as of the offset `end`: whatever is over has its exit line before that."""
         states = dict.fromkeys(self.queue, "queued")
+        states.update(dict.fromkeys(self.stagings.open, "staging"))
         states.update(dict.fromkeys(self.running, "running"))
         states.update(dict.fromkeys(self.owed, "collecting"))
         ends = {"journal": self.journal.id, "base": self.journal.segments[0], "end": self.journal.tail}
-        return {
-            "held": states,
-            "slots": self.slots,
-            **ends,
-            "last_exit": self.last_exit,
-            "acked": self.acked,
-            **self.limits.told(),
-        }
+        more = {"slots": self.slots, "last_exit": self.last_exit, "acked": self.acked}
+        return {"held": states, **ends, **more, **self.limits.told()}
 
     def carried(self) -> list[str]:
         """The head of a new segment: what is live and told nowhere else once the old segments are gone."""

@@ -1,0 +1,313 @@
+"""Inputs and resources are there before a task starts, whole, or it says why not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scitq.remote import local
+from tests.fetch.web import WebServer, wait_for
+from tests.remote.client import Driver
+
+SHOW = "cd $INPUT; find . -type f -o -type l | sort; find . -type f -o -type l | sort | xargs cat"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[WebServer]:
+    """A web server."""
+    found = WebServer()
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def web(server: WebServer) -> Iterator[WebServer]:
+    """It, empty."""
+    server.reset()
+    yield server
+    server.reset()
+
+
+def refused(driver: Driver, execution: object, **order: object) -> tuple[str, str]:
+    """What an execution that cannot be staged says: the kind of error, and its note."""
+    line = driver.script(execution, "touch $OUTPUT/ran; echo ran", **order)
+    assert (line["why"], line["code"], line["o"]) == ("stage_in", None, ""), line
+    return line["error"], line["note"]
+
+
+def test_a_plain_file_is_linked_and_not_copied(driver: Driver, tmp_path: Path) -> None:
+    source = tmp_path / "a b.txt"
+    source.write_text("one\n")
+    line = driver.script(1, 'cat "$INPUT/a b.txt"; stat -Lc %i $INPUT/*', input=[str(source)])
+    assert line["o"] == f"one\n{source.stat().st_ino}\n"
+
+
+def test_another_file_system_gets_a_symbolic_link(driver: Driver, tmp_path: Path) -> None:
+    line = driver.script(1, "readlink $INPUT/version; grep -q . $INPUT/version", input=["/proc/version"])
+    assert (line["code"], line["o"]) == (0, "/proc/version\n")
+
+
+def test_a_folder_is_made_again_with_links_in_it(driver: Driver, tmp_path: Path) -> None:
+    source = tmp_path / "data"
+    (source / "sub" / "empty").mkdir(parents=True)
+    (source / "sub" / "x").write_text("x\n")
+    (source / "link").symlink_to("sub/x")
+    (source / "nothing").symlink_to("nowhere")
+    (source / ".scitq-manifest.json").write_text("{}")
+    os.mkfifo(source / "pipe")
+    line = driver.script(1, "cd $INPUT; find . | sort; stat -c %i link; touch sub/new", input=[str(source)])
+    names = [".", "./link", "./sub", "./sub/empty", "./sub/x"]
+    assert line["o"].split() == [*names, str((source / "sub" / "x").stat().st_ino)]
+    assert sorted(path.name for path in (source / "sub").iterdir()) == ["empty", "x"]
+
+
+def test_a_glob_stands_for_what_matches_now(driver: Driver, tmp_path: Path) -> None:
+    for name in ("a.gz", "b.gz", "c.txt", "d[1].gz"):
+        (tmp_path / name).write_text(name)
+    assert driver.script(1, "ls $INPUT", input=[f"{tmp_path}/*.gz"])["o"] == "a.gz\nb.gz\nd[1].gz\n"
+    assert driver.script(2, "ls $INPUT", input=[f"{tmp_path}/d[1].gz"])["o"] == "d[1].gz\n"
+    assert refused(driver, 3, input=[f"{tmp_path}/*.zip"])[0] == "NotFound"
+
+
+def test_several_inputs_are_joined_and_actions_are_carried_out(driver: Driver, tmp_path: Path, web: WebServer) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / folder / "sub").mkdir(parents=True)
+        (tmp_path / folder / "sub" / folder).write_text(f"{folder}\n")
+    web.add("/far.txt", b"far\n")
+    inputs = [f"{tmp_path}/one", f"{tmp_path}/two", f"{web.url}/far.txt|mv:sub", f"{tmp_path}/one/sub/one|mv:a|mv:b"]
+    line = driver.script(1, SHOW, input=inputs)
+    assert line["o"] == "./b/a/one\n./sub/far.txt\n./sub/one\n./sub/two\none\nfar\none\ntwo\n"
+    assert driver.seen("stage", 1)["at"] > 0
+    assert [each["k"] for each in driver.lines if each.get("id") == 1][:2] == ["stage", "start"]
+
+
+@pytest.mark.promise("data 11.17")
+def test_two_inputs_of_one_name_are_refused_with_both_named(driver: Driver, tmp_path: Path, web: WebServer) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x").write_text(folder)
+    web.add("/x", b"far")
+    for number, pair in enumerate(
+        [
+            [f"{tmp_path}/one/x", f"{tmp_path}/two/x"],
+            [f"{tmp_path}/one", f"{tmp_path}/two/x"],
+            [f"{web.url}/x", f"{tmp_path}/two"],
+            [f"{web.url}/x", f"{web.url}/x?again"],
+            [f"{tmp_path}/one/x|mv:x", f"{tmp_path}/two/x"],
+        ]
+    ):
+        error, note = refused(driver, number, input=pair)
+        assert error == "Collision" and pair[0] in note and pair[1] in note
+    assert driver.script(9, SHOW, input=[f"{tmp_path}/one/x", f"{tmp_path}/two/x|mv:2"])["o"] == "./2/x\n./x\ntwoone"
+
+
+def test_what_is_missing_or_makes_no_sense_is_told_and_nothing_runs(
+    driver: Driver, root: Path, tmp_path: Path, web: WebServer
+) -> None:
+    (tmp_path / "bad.tar").write_bytes(b"no archive at all")
+    for number, (address, error) in enumerate(
+        [
+            (f"{tmp_path}/nothing", "NotFound"),
+            (f"{web.url}/nothing", "NotFound"),
+            ("relative/path", "BadURI"),
+            (f"{web.url}/x|explode", "BadURI"),
+            (f"{web.url}/x|mv:../..", "EscapesFolder"),
+            (f"{tmp_path}/bad.tar|untar", "BadArchive"),
+            ("run+fastq://ERR1", "Unsupported"),
+            ("/dev/null", "Unsupported"),
+        ]
+    ):
+        found, note = refused(driver, number, input=[address])
+        assert found == error and note, (address, found, note)
+    assert len([request for request in web.requests if request[1] == "/nothing"]) == 1  # for good: not asked again
+    wait_for(lambda: not os.listdir(root / "stage"))
+
+
+BAD: list[dict[str, Any]] = [
+    {"input": "/x"},
+    {"resource": [1]},
+    {"input": ["a\0b"]},
+    {"input": ["/x"], "stage_timeout": "1"},
+]
+
+
+def test_what_is_no_list_of_texts_is_refused(driver: Driver) -> None:
+    for number, order in enumerate(BAD):
+        line = driver.script(number, "true", **order)
+        assert (line["why"], line["code"]) == ("spawn", 126), line
+
+
+def test_orders_without_data_pass_those_that_are_staged(driver: Driver, root: Path, web: WebServer) -> None:
+    web.add("/slow", b"x" * 100, stalls=[50, 50])
+    driver.say({"order": 1, "script": "cat $INPUT/slow", "input": [f"{web.url}/slow"]})
+    wait_for(web.stalled.is_set)
+    assert driver.held()["held"] == {"1": "staging"}
+    assert driver.script(2, "echo passed")["o"] == "passed\n"
+    assert driver.ask("GET", "/stats").json()["staging"] == {"1": [50, 100]}
+    assert driver.ask("GET", "/output/1/out").body == b""
+    web.release.set()
+    assert driver.exit_of(1)["o"] == "x" * 100
+
+
+@pytest.mark.promise("data 11.24")
+@pytest.mark.parametrize("how", ["cancel", "recall", "stop"])
+def test_given_up_while_a_download_stands_still_it_ends_in_a_moment(
+    driver: Driver, root: Path, web: WebServer, how: str
+) -> None:
+    web.add("/slow", b"x" * 100, stalls=[50])
+    driver.say({"order": 1, "script": "echo ran", "input": [f"{web.url}/slow"]})
+    wait_for(web.stalled.is_set)
+    driver.say({"stop": "now"} if how == "stop" else {how: 1})
+    if how == "stop":
+        local.stop(root)
+        local.ensure(root)
+        driver.close()
+    line = driver.exit_of(1)
+    assert (line["why"], line["code"]) == ({"stop": "unstarted"}.get(how, how), None)
+    wait_for(lambda: not os.listdir(root / "stage"))
+    assert not web.release.is_set()
+
+
+@pytest.mark.promise("data 11.25")
+def test_its_time_for_staging_is_its_own_and_over_when_it_is_over(driver: Driver, root: Path, web: WebServer) -> None:
+    for number in range(5):
+        web.add(f"/slow{number}", b"x" * 100, stalls=[50])
+    for number in range(4):
+        driver.say({"order": number, "script": "true", "input": [f"{web.url}/slow{number}"]})
+    wait_for(lambda: web.at_once == 4)
+    # The fifth waits for a place: that time is not counted.
+    driver.say({"order": 4, "script": "true", "input": [f"{web.url}/slow4"], "stage_timeout": 0.2})
+    driver.say({"order": 5, "script": "true", "input": [f"{web.url}/slow4"], "stage_timeout": 0})
+    driver.poll(1)
+    assert not driver.exits
+    driver.say({"cancel": 0})
+    for number in (4, 5):
+        line = driver.exit_of(number)
+        assert (line["why"], line["error"], line["code"]) == ("stage_timeout", "TimedOut", None)
+    driver.say(*({"cancel": number} for number in range(1, 4)))
+    wait_for(lambda: not os.listdir(root / "stage"))
+
+
+@pytest.mark.promise("lessons 3.5.3")
+@pytest.mark.parametrize("who", ["agent", "keeper", "both"])
+def test_killed_in_the_middle_of_a_stage_in_the_next_one_finishes_it(
+    driver: Driver, root: Path, web: WebServer, tmp_path: Path, who: str
+) -> None:
+    data = os.urandom(3 << 20)
+    web.add("/first", b"first")
+    web.add("/large", data, stalls=[2 << 20])
+    driver.say({"order": 1, "script": f"echo >> {tmp_path}/ran; find $INPUT | wc -l; cat $INPUT/large | md5sum", "grace": 1,
+                "input": [f"{web.url}/first", f"{web.url}/large"]})  # fmt: skip
+    wait_for(web.stalled.is_set)
+    held = driver.held()
+    for pid in [held["pid"]] * (who != "keeper") + [held["keeper"]] * (who != "agent"):
+        os.kill(pid, signal.SIGKILL)
+    driver.close()
+    local.ensure(root)
+    web.release.set()
+    import hashlib
+
+    line = driver.exit_of(1)
+    assert line["o"] == f"3\n{hashlib.md5(data).hexdigest()}  -\n"
+    assert (tmp_path / "ran").read_text() == "\n"
+    assert [each["k"] for each in driver.lines if each.get("id") == 1] == ["stage", "start", "pid", "exit"]
+    asked = [request for request in web.requests if request[1] == "/large"]
+    assert [each for each in web.requests if each[1] == "/first"] == [("GET", "/first", None)]
+    if who == "agent":
+        assert asked[-1][2] is not None  # it went on where the killed one was
+
+
+def test_the_task_may_be_recalled_as_long_as_it_has_not_started(driver: Driver, root: Path, tmp_path: Path) -> None:
+    (tmp_path / "x").touch()
+    driver.say({"slots": 0}, {"order": 1, "script": "true", "input": [f"{tmp_path}/x"]})
+    wait_for(lambda: driver.held()["held"] == {"1": "queued"})
+    assert (root / "stage" / "1" / "ready").exists()
+    driver.say({"recall": 1})
+    assert driver.exit_of(1)["why"] == "recall"
+    wait_for(lambda: not os.listdir(root / "stage"))
+
+
+def test_what_was_staged_outlives_keeper_and_agent(driver: Driver, root: Path, web: WebServer) -> None:
+    web.add("/x", b"x")
+    driver.say({"slots": 0}, {"order": 1, "script": "cat $INPUT/x", "input": [f"{web.url}/x"]})
+    wait_for(lambda: driver.held()["held"] == {"1": "queued"})
+    held = driver.held()
+    for pid in (held["pid"], held["keeper"]):
+        os.kill(pid, signal.SIGKILL)
+    driver.close()
+    local.ensure(root)
+    driver.say({"slots": 1})
+    assert driver.exit_of(1)["o"] == "x"
+    assert len(web.requests) == 1
+    wait_for(lambda: not os.listdir(root / "stage"))
+
+
+def test_an_agent_stays_while_something_is_staged(root: Path, web: WebServer) -> None:
+    web.add("/slow", b"x" * 100, stalls=[50, 50])
+    local.ensure(root, linger=0.1)
+    driver = Driver(root)
+    driver.say({"order": 1, "script": "cat $INPUT/slow", "input": [f"{web.url}/slow"]})
+    wait_for(web.stalled.is_set)
+    pid = driver.held()["pid"]
+    log = root / "agent.log"
+    driver.close()
+    # It asks its keeper each time whether anything is held: nothing else is written meanwhile.
+    os.kill(pid, 0)
+    web.release.set()
+    local.ensure(root, linger=0.1)
+    assert driver.exit_of(1)["o"] == "x" * 100
+    driver.close()
+    assert "died" not in log.read_text()
+
+
+SECRET = "TopSecret4711"
+
+
+def secrets_file(root: Path) -> Path:
+    """Where the storage configuration of that agent is."""
+    from scitq.remote.agent.remotes import Remotes
+
+    found = Remotes(str(root)).path
+    assert found is not None
+    return Path(found)
+
+
+@pytest.mark.promise("data 11.2")
+def test_storages_are_told_to_a_worker_and_forgotten_when_it_ends(driver: Driver, root: Path, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "x").write_text("far\n")
+    order = {"order": 1, "script": "cat $INPUT/x", "input": ["store://x"], "remotes": ["store"]}
+    driver.say({"remotes": {"config": {"other": {"type": "local", "pass": SECRET}}, "rclone": None}}, order)
+    driver.poll(0.2)
+    assert driver.held()["held"] == {"1": "staging"}
+    driver.say({"remotes": {"config": {"store": {"type": "alias", "remote": str(tmp_path / "there")}}}})
+    assert driver.exit_of(1)["o"] == "far\n"
+    file = secrets_file(root)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600 and stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+    assert SECRET in file.read_text() and root not in file.parents
+    local.stop(root)
+    assert not file.exists() and not file.parent.exists()
+    for path in root.rglob("*"):
+        assert not path.is_file() or SECRET.encode() not in path.read_bytes(), path
+
+
+def test_a_configuration_that_makes_no_sense_is_refused_without_its_secrets(driver: Driver) -> None:
+    bad: list[Any] = [["x"], {"config": {"a]b": {}}}, {"config": {"a": {"pass": f"{SECRET}\n[b]"}}}, {"rclone": "x"}]
+    for said in bad:
+        reply = driver.ask("POST", "/commands", __import__("json").dumps({"remotes": said}).encode())
+        assert reply.status == 400 and SECRET.encode() not in reply.body
+
+
+def test_a_killed_agent_leaves_the_storages_to_the_next(driver: Driver, root: Path, tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("far\n")
+    driver.say({"remotes": {"config": {"store": {"type": "alias", "remote": str(tmp_path)}}}})
+    os.kill(driver.held()["pid"], signal.SIGKILL)
+    driver.close()
+    local.ensure(root)
+    assert driver.script(1, "cat $INPUT/x", input=["store://x"], remotes=["store"])["o"] == "far\n"
