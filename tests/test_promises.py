@@ -66,8 +66,11 @@ PROMISES = {
     # What concerns data of the list of what version 1 did.
     "data 11.2": Line("a worker gets the storages that its tasks name, in a private file in memory, gone at its end"),
     "data 11.17": Line("two inputs of one name are refused"),
+    "data 11.18": Line("what may have changed is not taken for the same"),
+    "data 11.23": Line("who dies while it brings something locks nobody out"),
     "data 11.24": Line("given up, it ends within seconds in every phase"),
     "data 11.25": Line("the time for downloads counts downloads only, and is what was asked for"),
+    "data 11.29": Line("an old version goes when another one has come"),
 }  # fmt: skip
 
 

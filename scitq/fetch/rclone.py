@@ -189,6 +189,10 @@ class Rclone:
         """Whether this storage copies within itself without sending the bytes to us."""
         return bool(self._features(address, settings).get("Copy"))
 
+    def hashes_for_free(self, address: Address, settings: Settings) -> bool:
+        """Whether this storage knows the hashes of its files, rather than reading each to compute it."""
+        return not self._features(address, settings).get("SlowHash", True)
+
     def _features(self, address: Address, settings: Settings) -> dict[str, Any]:
         said = Run(settings, address, "info").answer("backend", [], ["features", f"{address.remote}:"], mark=False)
         found = json.loads(said).get("Features", {})

@@ -19,9 +19,9 @@ from scitq.fetch import TRAVELS as DATA_MODULES
 TRAVELS = tuple(
     f"scitq/remote/agent/{name}.py"
     for name in (
-        "__init__", "__main__", "address", "agent", "cgroups", "channel", "collect", "endings", "folders",
+        "__init__", "__main__", "address", "agent", "cache", "cgroups", "channel", "collect", "endings", "folders",
         "hierarchies", "http", "journal", "keeper", "keeperlink", "leftovers", "limits", "lines", "links", "machine",
-        "orders", "outputs", "processes", "reader", "recovery", "remotes", "root", "slots", "spawn", "stagein",
+        "orders", "outputs", "processes", "reader", "recovery", "remotes", "rooms", "root", "slots", "spawn", "stagein",
         "staging", "stagings", "task", "tasks",
     )
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""A running local worker for each test that asks for one."""
+"""A running local worker for each test that asks for one, and a web server to bring things from."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from scitq.remote import local
+from tests.fetch.web import WebServer
 from tests.remote.client import Driver
 
 
@@ -28,3 +29,19 @@ def driver(root: Path) -> Iterator[Driver]:
     driver.say({"slots": 2})
     yield driver
     driver.close()
+
+
+@pytest.fixture(scope="module")
+def web_server() -> Iterator[WebServer]:
+    """A web server."""
+    found = WebServer()
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def web(web_server: WebServer) -> Iterator[WebServer]:
+    """It, empty."""
+    web_server.reset()
+    yield web_server
+    web_server.reset()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +15,6 @@ from tests.fetch.web import WebServer, wait_for
 from tests.remote.client import Driver
 
 SHOW = "cd $INPUT; find . -type f -o -type l | sort; find . -type f -o -type l | sort | xargs cat"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[WebServer]:
-    """A web server."""
-    found = WebServer()
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def web(server: WebServer) -> Iterator[WebServer]:
-    """It, empty."""
-    server.reset()
-    yield server
-    server.reset()
 
 
 def refused(driver: Driver, execution: object, **order: object) -> tuple[str, str]:

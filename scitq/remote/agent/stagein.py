@@ -1,7 +1,8 @@
 """Bringing the data of one execution to this machine. Blocking work, done in threads; who comes when is `staging`.
 
-    stage/<execution>/ input/ resource/   what the task will find, complete only when `ready` is there
+    stage/<execution>/ input/ resource/         what the task will find, complete only when `ready` is there
                        part/<n>/ done/<n>/   one source each, on its way and arrived
+                       used                  the versions of resources that it has links to
                        ready                 made last
 
 An agent may be killed at any instruction: the next one goes on with the sources that are not in `done`.
@@ -11,19 +12,21 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from scitq.fetch.errors import BadURI, Cancelled, Collision, FetchError, of_os_error
+from scitq.fetch.errors import BadURI, Collision, FetchError, of_os_error
 from scitq.fetch.files import is_temporary, remove
 from scitq.fetch.progress import Progress, Report
 from scitq.fetch.retry import Cancel
 from scitq.fetch.settings import Settings
 from scitq.fetch.transfer import get
 from scitq.fetch.uri import Address, parse
-from scitq.remote.agent.collect import to_trash
+from scitq.remote.agent.cache import Cache, Coming
+from scitq.remote.agent.collect import empty_trash, to_trash
 from scitq.remote.agent.links import MANIFEST, bring_links, can_be_linked
+from scitq.remote.agent.rooms import with_room
 
 if TYPE_CHECKING:
     from scitq.remote.agent.remotes import Remotes
@@ -36,71 +39,113 @@ READY: Outcome = {"ok": True}
 class Site:
     """What the threads share."""
 
-    def __init__(self, root: str, remotes: Remotes, woken: Callable[[str, Outcome | None], None]) -> None:
+    def __init__(
+        self, root: str, remotes: Remotes, woken: Callable[[str, Outcome | None], None], wanted: Iterable[str]
+    ) -> None:
         self.root = root
         self.remotes = remotes
-        self.woken = woken
+        names = [str(address) for text in wanted if (address := _read(text))]
+        self.cache = Cache(
+            root, self.fetch, lambda name, failure: woken(name, _failed(failure) if failure else None), names
+        )
 
     def stage(self, job: Job) -> Outcome:
         """Bring everything that it needs, or say why not."""
         cancel = Cancel()
-        job.stop = cancel.set
+
+        def stop() -> None:
+            cancel.set()
+            self.cache.leave(job.key)
+
+        job.stop = stop
         if job.is_dropped or job.told is not None:
             cancel.set()  # it was given up before it could be stopped
         try:
             return self._stage(job, self.remotes.settings(cancel))
-        except Cancelled:
-            return _failure("Cancelled", "it was given up")
-        except FetchError as error:
-            return _failure(type(error).__name__, str(error))
-        except OSError as error:
-            typed = of_os_error(error, str(error.filename or self.root), "get")
-            return _failure(type(typed).__name__, str(typed))
+        except Coming as coming:
+            return {"wait": coming.name}
+        except (FetchError, OSError) as error:
+            return _failed(error)
 
     def _stage(self, job: Job, settings: Settings) -> Outcome:
         home = os.path.join(self.root, "stage", job.key)
         if os.path.exists(os.path.join(home, "ready")):
             return READY
-        for name in ("input", "resource"):
-            addresses = [_absolute(text) for text in job.ask.get(name) or []]
-            if addresses:
-                Sources(os.path.join(home, name), addresses, name == "resource", job, settings).bring()
         os.makedirs(home, mode=0o700, exist_ok=True)
+        self._of(job, "resource", Resources, settings)
+        self._of(job, "input", Sources, settings)
         with open(os.path.join(home, "ready.new"), "w", encoding="ascii"):
             pass
         os.rename(os.path.join(home, "ready.new"), os.path.join(home, "ready"))
         return READY
 
+    def _of(self, job: Job, name: str, kind: type[Sources], settings: Settings) -> None:
+        addresses = [_absolute(text) for text in job.ask.get(name) or []]
+        if addresses:
+            kind(self, os.path.join(self.root, "stage", job.key, name), addresses, job, settings).bring()
+
+    def fetch(self, address: Address, folder: str, settings: Settings, job: Job) -> None:
+        """Into a folder, with room made for it."""
+        told = replace(settings, report=report(job, str(address)))
+
+        def action(roomy: Settings) -> None:
+            sweep(folder)
+            get(address, f"{folder}/", settings=roomy)
+
+        with_room(self.root, self.cache.evict, action, told)
+        _drop_ours(folder)
+
     def is_coming(self, resource: str) -> bool:
         """Whether some thread is bringing that resource now."""
-        return False
+        return resource in self.cache.coming
 
     def leave(self, job: Job) -> None:
         """It waits no more for the resource that another one brings."""
+        self.cache.leave(job.key)
 
-    def changed(self, key: str) -> list[str]:
-        """What an execution that is over changed of what is not its own: a sentence each."""
-        return []
+    def changed(self, key: str) -> list[tuple[str, str]]:
+        """What an execution that is over has changed of what is not its own: whom to tell, and a sentence."""
+        said = []
+        for identity in _used(self.root, key):
+            found = self.cache.changed(identity)
+            if found is None:
+                continue
+            version, rel = found
+            self.cache.drop(version)
+            users = [
+                each for each in os.listdir(os.path.join(self.root, "stage")) if identity in _used(self.root, each)
+            ]
+            text = (
+                f"{version.shown}: its file {rel} was changed while this task had it, by this task or by another one that ran "
+                "at the same time. Resources are shared and may not be changed: copy to $TEMP what has to be. This one "
+                "was dropped from the worker's cache; who needs it next gets it anew."
+            )  # fmt: skip
+            said += [(each, text) for each in users]
+        return said
 
     def remove(self, key: str) -> None:
-        """Take away all that was staged for an execution that is over."""
-        folder = os.path.join(self.root, "stage", key)
-        if to_trash(self.root, folder):
-            empty(self.root)
+        """Take away all that was staged for an execution that is over; with its links, resources may go as well."""
+        to_trash(self.root, os.path.join(self.root, "exec", key, "resource"))
+        to_trash(self.root, os.path.join(self.root, "stage", key))
+        empty_trash(self.root)
 
 
 class Sources:
-    """The sources of one folder of a task."""
+    """The sources of one folder of a task: its inputs, which are its own."""
 
-    def __init__(self, folder: str, addresses: list[Address], may_replace: bool, job: Job, settings: Settings) -> None:
-        self.folder, self.addresses, self.may_replace = folder, addresses, may_replace
+    may_replace = False
+    """Whether a later one takes the place of an earlier one of the same name."""
+
+    def __init__(self, site: Site, folder: str, addresses: list[Address], job: Job, settings: Settings) -> None:
+        self.site, self.folder, self.addresses = site, folder, addresses
         self.job, self.settings = job, settings
         self.owners: dict[str, Address] = {}
         """What each name came from, relative to the folder."""
 
     def bring(self) -> None:
         """Each by itself, then all of them joined in the folder. Two that would write the same file are refused."""
-        _check_names(self.addresses)
+        if not self.may_replace:
+            _check_names(self.addresses)
         for number, address in enumerate(self.addresses):
             part, done = (f"{self.folder}.{kind}/{number}" for kind in ("part", "done"))
             if not os.path.isdir(done):
@@ -121,11 +166,36 @@ class Sources:
             remove(part)
             os.makedirs(part, mode=0o700)
             bring_links(address, part, self.settings)
-            return
+        else:
+            self._bring(address, part)
+
+    def _bring(self, address: Address, part: str) -> None:
         os.makedirs(part, mode=0o700, exist_ok=True)
-        sweep(part)
-        get(address, f"{part}/", settings=replace(self.settings, report=report(self.job, str(address))))
-        _drop_ours(part)
+        self.site.fetch(address, part, self.settings, self.job)
+
+
+class Resources(Sources):
+    """Its resources, which it shares with others; where two have a file of one name, the later one's is seen."""
+
+    may_replace = True
+
+    def _bring(self, address: Address, part: str) -> None:
+        remove(part)
+        os.makedirs(part, mode=0o700)
+        record = os.path.join(os.path.dirname(self.folder), "used")
+
+        def used(identity: str) -> None:
+            with open(record, "a", encoding="ascii") as file:
+                file.write(f"{identity}\n")
+
+        self.site.cache.link(address, part, self.job, self.settings, used)
+
+
+def _used(root: str, key: str) -> list[str]:
+    """The versions of resources that an execution has links to."""
+    with contextlib.suppress(OSError), open(os.path.join(root, "stage", key, "used"), encoding="ascii") as file:
+        return file.read().split()
+    return []
 
 
 def report(job: Job, name: str) -> Report:
@@ -160,6 +230,13 @@ def _drop_ours(folder: str) -> None:
         for name in names:
             if name == MANIFEST or is_temporary(name):
                 os.unlink(os.path.join(place, name))
+
+
+def _read(text: str) -> Address | None:
+    try:
+        return parse(text)
+    except FetchError:
+        return None
 
 
 def _absolute(text: str) -> Address:
@@ -221,12 +298,6 @@ def _move(source: str, folder: str) -> None:
         os.rename(entry.path, target)
 
 
-def empty(root: str) -> None:
-    """Delete what lies in the trash."""
-    from scitq.remote.agent.collect import empty_trash
-
-    empty_trash(root)
-
-
-def _failure(error: str, note: str) -> Outcome:
-    return {"ok": False, "why": "stage_in", "error": error, "note": note}
+def _failed(error: FetchError | OSError) -> Outcome:
+    typed = error if isinstance(error, FetchError) else of_os_error(error, str(error.filename or "its data"), "get")
+    return {"ok": False, "why": "stage_in", "error": type(typed).__name__, "note": str(typed)}

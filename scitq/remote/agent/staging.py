@@ -154,7 +154,8 @@ class Staging:
             if self._site is None:
                 from scitq.remote.agent.stagein import Site
 
-                self._site = Site(self.root, self.remotes, self._woken)
+                wanted = [text for job in list(self.jobs.values()) for text in job.ask.get("resource") or []]
+                self._site = Site(self.root, self.remotes, self._woken, wanted)
             return self._site
 
     def _work(self, job: Job) -> None:
@@ -173,6 +174,8 @@ class Staging:
         """A thread has left a job: done, failed, or waiting for what another one brings."""
         job.is_active = False
         job.stop = lambda: None
+        if "wait" in outcome and (job.is_dropped or job.told is not None):
+            self.site.leave(job)
         if job.is_dropped:
             self._release(job.key)
         elif job.told is None:
@@ -231,14 +234,14 @@ class Staging:
 
     def _release(self, key: str) -> None:
         """Look whether it left the resources as they were, then take away what was staged for it."""
-        found: list[str] = []
+        found: list[tuple[str, str]] = []
 
         def look() -> None:
             found.extend(self.site.changed(key))
 
         def looked() -> None:
             # Told until confirmed: the folder, which says what it used, goes only then.
-            said = [{"note": {"id": _identity(key), "text": text}} for text in found]
+            said = [{"note": {"id": _identity(each), "text": text}} for each, text in found]
             lines = b"".join(json.dumps(each).encode("ascii") + b"\n" for each in said)
             if lines:
                 self.agent.keeper.hand(lines, remove)
