@@ -16,8 +16,8 @@ from scitq.handle import Task
 from scitq.selection import TaskList
 from scitq.store import batches, listing, tasks
 from scitq.store.connection import Store
-from scitq.store.query import compact
-from scitq.task import DEFAULT_BATCH, BatchId, Need, Spec, TaskId, check_command
+from scitq.store.query import quoted
+from scitq.task import DEFAULT_BATCH, Need, Spec, TaskId, check_command
 
 if TYPE_CHECKING:
     import apsw
@@ -28,6 +28,7 @@ CONTEXT_VARIABLES = (
     "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV",
     "LD_LIBRARY_PATH", "TMPDIR",
 )  # fmt: skip
+_RAW_VARIABLES = tuple(os.fsencode(name) for name in CONTEXT_VARIABLES)
 Requirement = Task | int | str | Iterable["Requirement"]
 
 
@@ -60,20 +61,20 @@ class Submitter:
         while True:
             item = self.prepare(dict(given), self._defaults)
             try:
-                return TaskId(self._add([item], self._defaults)[0])
+                return self._add_one(item, self._defaults[item.batch])
             except _OtherDefaults as found:  # somebody has changed them since they were read
                 self._defaults[item.batch] = found.args[0]
 
     def many(self, items: Iterable[Any], common: Mapping[str, Any], begun: Callable[[], None]) -> list[range]:
         """Queue many, 10,000 a transaction; `begun` is called after each. Returns their numbers."""
         ranges: list[range] = []
-        chunk: list[Prepared] = []
-        check = self._checker(common)
+        chunk: list[Prepared | str] = []
+        check, model = self._checker(common)
         try:
             for item in items:
                 chunk.append(check(item))
                 if len(chunk) == BULK:
-                    ranges.append(self._add(chunk))
+                    ranges.append(self._add(chunk, model))
                     chunk = []
                     begun()
         except BadInput as problem:
@@ -83,26 +84,28 @@ class Submitter:
                 queued=count,
             ) from problem
         if chunk:
-            ranges.append(self._add(chunk))
+            ranges.append(self._add(chunk, model))
         if ranges:
             begun()
         return ranges
 
-    def _checker(self, common: Mapping[str, Any]) -> Callable[[Any], Prepared]:
-        """The check of one item of many. What they have in common is checked once; plain commands then cost little."""
+    def _checker(self, common: Mapping[str, Any]) -> tuple[Callable[[Any], Prepared | str], Prepared]:
+        """The check of one item of many, and the model of those that are a mere command: of them it gives the spec's text.
+        What they have in common is checked once; they then cost little."""
         settings: dict[str, dict[str, Any]] = {}
         model = self.prepare({"command": "true", **common}, settings)
         shell = common.get("shell", False)
         tail = listing.spec_text(listing.spec_of(model.spec), without_command=True)
 
-        def check(item: Any) -> Prepared:
-            if isinstance(item, Mapping):
+        def check(item: Any) -> Prepared | str:
+            # An exact list or text is told from a mapping ten times as fast as by asking whether it is one.
+            if type(item) is not list and type(item) is not str and isinstance(item, Mapping):
                 return self.prepare({**common, **item}, settings)
             command, _ = check_command(item, shell)
-            text = f'{{"command":{compact(command)}{tail}'
-            return Prepared(model.name, model.batch, model.priority, text, model.requires, model.need)
+            text = quoted(command) if isinstance(command, str) else f"[{','.join(map(quoted, command))}]"
+            return f'{{"command":{text}{tail}'
 
-        return check
+        return check, model
 
     def prepare(self, given: dict[str, Any], known: dict[str, dict[str, Any]] | None = None) -> Prepared:
         """Check one submission's arguments, before anything is written. `known` holds settings of batches once read."""
@@ -129,30 +132,65 @@ class Submitter:
             spec.need,
         )
 
-    def _add(self, items: list[Prepared], defaults: Mapping[str, dict[str, Any]] | None = None) -> range:
-        """Write submissions down; `defaults` are those of batches that they were prepared with, if that is to be checked."""
+    def _add_one(self, item: Prepared, defaults: dict[str, Any]) -> TaskId:
+        """Write one submission down; `defaults` are those of its batch that it was prepared with."""
         now = time.time_ns() // 1_000_000
-        key = (working_folder(), *(os.environ.get(name) for name in CONTEXT_VARIABLES))
-        known = self._context
+        key, known = self._surroundings()
+
+        def add(db: apsw.Connection) -> tuple[TaskId, int]:
+            context = tasks.context_id(db, _context(key)) if known is None else known
+            batch, settings = tasks.batch_for(db, item.batch)
+            if settings != defaults:
+                raise _OtherDefaults(settings)
+            need = 0 if item.need is None else tasks.need_id(db, item.need)
+            return tasks.add(
+                db, now, (item.name, batch, item.priority, item.spec, need), context, item.requires
+            ), context
+
+        id, context = self._store.write(add)
+        self._context = (key, context)
+        return id
+
+    def _add(self, items: list[Prepared | str], model: Prepared) -> range:
+        """Write submissions down; a text is the spec of one that is like the model otherwise."""
+        now = time.time_ns() // 1_000_000
+        key, known = self._surroundings()
+        different = [item for item in items if not isinstance(item, str)]
 
         def add(db: apsw.Connection) -> tuple[range, int]:
-            context = known[1] if known is not None and known[0] == key else tasks.context_id(db, _context(key))
-            batches: dict[str, BatchId] = {}
-            for batch in {item.batch for item in items}:
-                batches[batch], settings = tasks.batch_for(db, batch)
-                if defaults is not None and settings != defaults[batch]:
-                    raise _OtherDefaults(settings)
-            needs = {item.need: tasks.need_id(db, item.need) for item in items if item.need is not None}
-            rows = [
-                (name, batches[batch], priority, spec, needs[need] if need else 0)
-                for name, batch, priority, spec, _, need in items
+            context = tasks.context_id(db, _context(key)) if known is None else known
+            kinds = [*different, model] if len(different) < len(items) else different
+            batches = {name: tasks.batch_id(db, name) for name in dict.fromkeys(kind.batch for kind in kinds)}
+            needs = {need: tasks.need_id(db, need) for need in dict.fromkeys(kind.need for kind in kinds)}
+            head = model.name, batches.get(model.batch), model.priority
+            tail = (needs.get(model.need),)
+            rows: list[Any] = [
+                (*head, item, *tail)
+                if isinstance(item, str)
+                else (item.name, batches[item.batch], item.priority, item.spec, needs[item.need])
+                for item in items
             ]
-            requires = [item.requires for item in items] if any(item.requires for item in items) else None
+            requires = None
+            if any(kind.requires for kind in kinds):
+                requires = [model.requires if isinstance(item, str) else item.requires for item in items]
             return tasks.add_many(db, now, rows, context, requires), context
 
         ids, context = self._store.write(add)
         self._context = (key, context)
         return ids
+
+    def _surroundings(self) -> tuple[tuple[Any, ...], int | None]:
+        """The circumstances of a submission now, and their number if they are those that were found last."""
+        # os.environ decodes and encodes at each look; what it keeps (in CPython) is compared as it is: 1 µs instead of 16.
+        raw = getattr(os.environ, "_data", None)
+        values = (
+            map(raw.get, _RAW_VARIABLES)
+            if isinstance(raw, dict) and os.name == "posix"
+            else map(os.environ.get, CONTEXT_VARIABLES)
+        )
+        key = (working_folder(), *values)
+        known = self._context
+        return key, known[1] if known is not None and known[0] == key else None
 
     def ids_of(self, requires: Requirement) -> list[int]:
         if isinstance(requires, Task):
@@ -175,7 +213,9 @@ class Submitter:
 
 
 def _context(key: tuple[Any, ...]) -> dict[str, Any]:
-    env = {name: value for name, value in zip(CONTEXT_VARIABLES, key[1:], strict=True) if value is not None}
+    env = {
+        name: os.fsdecode(value) for name, value in zip(CONTEXT_VARIABLES, key[1:], strict=True) if value is not None
+    }
     return {"cwd": key[0], "env": env}
 
 

@@ -210,6 +210,8 @@ def check_command(command: object, shell: object) -> tuple[str | list[str], str 
         shell = None
     elif not isinstance(shell, str) or not shell.strip() or "\0" in shell:
         raise BadInput(f"shell must be True, or the name of a shell such as 'bash', not {shell!r}.")
+    if type(command) is list and shell is None and (words := _plain_words(command)) is not None:
+        return words, None
     if isinstance(command, str):
         if "\0" in command:
             raise BadInput("the command holds a NUL byte; no program can be given one.")
@@ -234,6 +236,19 @@ def check_command(command: object, shell: object) -> tuple[str | list[str], str 
             raise BadInput("the command is empty: its first word is the program to run.")
         return words, None
     raise BadInput(f"the command must be a string or a list of words, not {type(command).__name__}.")
+
+
+def _plain_words(command: list[Any]) -> list[str] | None:
+    """A copy of the list when it plainly is a command; None when it takes a closer look, to read it or to say what is wrong.
+
+    Nearly every list is one of plain words; looking at each word by itself takes five times as long.
+    """
+    if _TEXT.issuperset(map(type, command)) and command and command[0] and "\0" not in "".join(command):
+        return command.copy()
+    return None
+
+
+_TEXT = frozenset({str})
 
 
 def _needs_care(command: str) -> bool:

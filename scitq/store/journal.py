@@ -31,6 +31,17 @@ def note(
     )
 
 
+def note_submission(db: apsw.Connection, at_ms: int, first: int, count: int) -> None:
+    """Append that tasks were submitted, from number `first` on: the commonest entry, so it makes no detours."""
+    db.execute(
+        "insert into journal(at, kind, task, data) values (?, ?, ?, ?)",
+        (at_ms, _SUBMITTED, first, f'{{"first":{first},"count":{count}}}'),
+    )
+
+
+_SUBMITTED = int(EventKind.SUBMITTED)
+
+
 def last(db: apsw.Connection) -> int:
     """The number of the newest entry, 0 for none."""
     row = query.one(db, "select max(id) from journal")

@@ -13,6 +13,8 @@ Row = tuple[Any, ...]
 
 # JSON without blanks, by an encoder that is made once.
 compact = json.JSONEncoder(separators=(",", ":")).encode
+# The same for a text alone: what a bulk of commands costs is mostly the way to this function.
+quoted = json.encoder.encode_basestring_ascii
 
 
 def rows(db: apsw.Connection, sql: str, values: tuple[Any, ...] = ()) -> list[Row]:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby, islice
+from operator import itemgetter
 from typing import Any
 
 import apsw
@@ -21,6 +23,11 @@ from scitq.task import BatchId, ExecutionId, Need, Spec, TaskId, TaskRow
 
 # From so many on, tasks are inserted in bulk: below, compiling every statement anew would cost more than it saves.
 BULK_FROM = 1000
+# Of tasks that differ in their specs only so many go into one statement, if they are not too few, nor too long.
+ALIKE, ALIKE_FROM, ALIKE_CHARACTERS = 1000, 20, 4_000_000
+
+# A task to be: name, batch, priority, spec text, kind of request.
+_Row = tuple[str | None, BatchId, int, str, int]
 
 
 def batch_id(db: apsw.Connection, name: str) -> BatchId:
@@ -60,10 +67,31 @@ def context_id(db: apsw.Connection, context: Mapping[str, Any]) -> int:
     return int(row[0])
 
 
+def add(
+    db: apsw.Connection,
+    now_ms: int,
+    row: _Row,
+    context: int | None,
+    requires: Sequence[int],
+) -> TaskId:
+    """Insert one task given as in `add_many`; returns its id.
+
+    Raises:
+        UnknownTask: a prerequisite does not exist.
+    """
+    name, batch, priority, spec, need = row
+    db.execute(_INSERT, (None, _PENDING, batch, priority, now_ms, now_ms, context, name, spec, need))
+    id = TaskId(db.last_insert_rowid())
+    journal.note_submission(db, now_ms, id, 1)
+    if requires:
+        _require(db, now_ms, id, requires)
+    return id
+
+
 def add_many(
     db: apsw.Connection,
     now_ms: int,
-    rows: Sequence[tuple[str | None, BatchId, int, str, int]],
+    rows: Sequence[_Row],
     context: int | None,
     requires: Sequence[Sequence[int]] | None = None,
 ) -> range:
@@ -75,18 +103,13 @@ def add_many(
     last = query.row(db, "select seq from sqlite_sequence where name = 'task'")
     first = (last[0] if last else 0) + 1
     ids = range(first, first + len(rows))
-    pending = int(TaskState.PENDING)
-    values = (
-        (id, pending, batch, priority, now_ms, now_ms, context, name, spec, need)
-        for id, (name, batch, priority, spec, need) in zip(ids, rows, strict=True)
-    )
     if len(rows) < BULK_FROM:
-        db.executemany(_INSERT, values)
+        db.executemany(_INSERT, _values(zip(ids, rows, strict=True), now_ms, context))
     else:
-        _insert_without_triggers(db, values)
-        for batch, count in Counter(row[1] for row in rows).items():
-            db.execute("update counter set n = n + ? where batch = ? and state = ?", (count, batch, pending))
-    journal.note(db, now_ms, EventKind.SUBMITTED, task=first, first=first, count=len(rows))
+        _insert_without_triggers(db, zip(ids, rows, strict=True), now_ms, context)
+        for batch, count in Counter(map(itemgetter(1), rows)).items():
+            db.execute("update counter set n = n + ? where batch = ? and state = ?", (count, batch, _PENDING))
+    journal.note_submission(db, now_ms, first, len(rows))
     if requires is not None:
         for id, parents in zip(ids, requires, strict=True):
             if parents:
@@ -94,17 +117,44 @@ def add_many(
     return ids
 
 
+_PENDING = int(TaskState.PENDING)
 _INSERT = """insert into task(id, state, batch, priority, created, changed, context, name, spec, need)
   values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
 
-def _insert_without_triggers(db: apsw.Connection, values: Iterable[tuple[Any, ...]]) -> None:
+# The same for tasks that differ in nothing but their specs, which come as one JSON array.
+_INSERT_ALIKE = """insert into task(id, state, batch, priority, created, changed, context, name, spec, need)
+  select ?1 + key, ?2, ?3, ?4, ?5, ?5, ?6, ?7, value, ?8 from json_each(?9)"""
+
+
+def _values(
+    numbered: Iterable[tuple[int, _Row]], now_ms: int, context: int | None
+) -> Iterator[tuple[int | str | None, ...]]:
+    for id, (name, batch, priority, spec, need) in numbered:
+        yield id, _PENDING, batch, priority, now_ms, now_ms, context, name, spec, need
+
+
+def _insert_without_triggers(
+    db: apsw.Connection, numbered: Iterable[tuple[int, _Row]], now_ms: int, context: int | None
+) -> None:
     """Half of what an insert costs is its triggers, which guard a birth that is right here by construction and count it."""
     db.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0)
     try:
-        db.executemany(_INSERT, values)
+        for (name, batch, priority, need), run in groupby(numbered, _all_but_spec):
+            while some := list(islice(run, ALIKE)):
+                first, specs = some[0][0], [row[3] for _, row in some]
+                if len(specs) < ALIKE_FROM or sum(map(len, specs)) > ALIKE_CHARACTERS:
+                    db.executemany(_INSERT, _values(some, now_ms, context))
+                else:  # a third of the time: rows are not bound one by one
+                    text = f"[{','.join(specs)}]"
+                    db.execute(_INSERT_ALIKE, (first, _PENDING, batch, priority, now_ms, context, name, need, text))
     finally:
         db.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 1)
+
+
+def _all_but_spec(numbered: tuple[int, _Row]) -> tuple[str | None, BatchId, int, int]:
+    name, batch, priority, _, need = numbered[1]
+    return name, batch, priority, need
 
 
 def _require(db: apsw.Connection, now_ms: int, child: int, parents: Sequence[int]) -> None:

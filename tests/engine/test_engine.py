@@ -14,6 +14,7 @@ import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -363,6 +364,53 @@ def test_submit_many_takes_strings_lists_and_mappings(engine: Engine) -> None:
     assert [task.result(WAIT_S).stdout for task in tasks] == ["a\n", "b c\n", "d\ne\n"]
     assert engine.task("de") == tasks[2] == tasks[-1]
     assert {task.row().batch for task in tasks} == {"mixed"} and tasks[0].row().spec.retry == 1
+
+
+def test_mere_commands_and_mappings_may_be_mixed_in_submit_many(open_engine: Opener) -> None:
+    engine = open_engine(drive=False)
+    items: list[Any] = [
+        "true",
+        ["echo", "a b", 3, Path("/x")],
+        ("printf", "'"),
+        {"command": "pwd", "batch": "b", "cpus": 2, "priority": 7},
+    ]
+    parent = engine.submit("true")
+    found = [
+        task.row()
+        for task in engine.submit_many(items * 400, batch="many", requires=parent, env={"A": "é"}, memory="1G")
+    ]
+    wanted = [
+        ("true", "many", 0),
+        (["echo", "a b", "3", "/x"], "many", 0),
+        (["printf", "'"], "many", 0),
+        ("pwd", "b", 7),
+    ]
+    assert [(row.spec.command, row.batch, row.priority) for row in found] == wanted * 400
+    assert {(row.unmet, row.spec.env["A"], row.spec.memory, row.spec.cpus) for row in found} == {
+        (1, "é", 10**9, None), (1, "é", 10**9, 2.0)
+    }  # fmt: skip
+    assert engine.check() == []
+
+
+def test_what_a_task_inherits_is_what_the_environment_is_at_its_submission(
+    open_engine: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = open_engine(drive=False)
+    monkeypatch.setenv("TZ", "caf\udce9")  # bytes that are no UTF-8
+    first = engine.submit("true")
+    monkeypatch.setenv("TZ", "UTC")
+    second = engine.submit("true")
+    monkeypatch.delenv("TZ")
+    engine.submit_many(["true"])
+    monkeypatch.setenv("TZ", "UTC")
+    engine.submit_many(["true"])
+    seen = [
+        json.loads(text)["env"].get("TZ")
+        for (text,) in engine._reader().execute(
+            "select data from task join context on context.id = context order by task.id"
+        )
+    ]
+    assert seen == ["caf\udce9", "UTC", None, "UTC"] and second.id == first.id + 1
 
 
 def test_a_bad_item_of_submit_many_says_which_and_what_was_queued(open_engine: Opener) -> None:

@@ -549,6 +549,44 @@ def test_a_bulk_insert_counts_as_single_ones_do_and_leaves_the_guards_up(store: 
     sound(store)
 
 
+def test_a_bulk_insert_keeps_the_order_and_every_spec_to_the_letter(store: Store) -> None:
+    odd = ("echo 'a' \"b\" \\\\ $HOME", "tab\there", "naïve ☃ \U0001f600", "lone \udcff", "/* no comment */", "]},[{")
+    specs = [
+        Spec(
+            ["printf", f"{n}", odd[n % len(odd)]],
+            env={odd[n % len(odd)][:3]: "x"},
+            retry_delay=n / 7 + 1e-12,
+            run_timeout=1e9,
+        )
+        for n in range(2 * tasks.ALIKE)
+    ]
+    specs[700] = Spec("x" * tasks.ALIKE_CHARACTERS)  # in a statement of its own kind
+
+    def bulk(db: apsw.Connection) -> range:
+        tasks.batch_id(db, "one")
+        # Long runs of tasks that are alike, and some that are not.
+        rows: list[tuple[str | None, BatchId, int, str, int]] = [
+            (f"n{n}" if 300 < n < 400 else None, BatchId(1), int(n > 1500), listing.spec_text(spec), 0)
+            for n, spec in enumerate(specs)
+        ]
+        return tasks.add_many(db, 5, rows, None)
+
+    ids = store.write(bulk)
+    found = [
+        row
+        for at in range(0, len(specs), 1000)
+        for row in listing.select(store.reader(), after=ids[0] - 1 + at, limit=1000)
+    ]
+    assert [row.id for row in found] == list(ids)
+    assert [row.spec for row in found] == specs
+    texts = store.reader().execute("select spec from task order by id").fetchall()
+    assert [text for (text,) in texts] == [listing.spec_text(spec) for spec in specs]
+    assert [row.name for row in found] == [f"n{n}" if 300 < n < 400 else None for n in range(len(specs))]
+    assert [row.priority for row in found] == [int(n > 1500) for n in range(len(specs))]
+    assert {(row.created_ms, row.changed_ms, row.unmet, row.state) for row in found} == {(5, 5, 0, TaskState.PENDING)}
+    sound(store)
+
+
 def test_an_edit_does_not_outlive_a_cancel(store: Store) -> None:
     id = add(store, command="old")
     (execution,) = begin(store, id)
