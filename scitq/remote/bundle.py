@@ -22,7 +22,7 @@ TRAVELS = tuple(
         "__init__", "__main__", "address", "agent", "cache", "cgroups", "channel", "collect", "endings", "folders",
         "hierarchies", "http", "journal", "keeper", "keeperlink", "leftovers", "limits", "lines", "links", "machine",
         "orders", "outputs", "processes", "reader", "recovery", "remotes", "rooms", "root", "slots", "spawn", "stagein",
-        "staging", "stagings", "task", "tasks",
+        "staging", "stagings", "strays", "task", "tasks",
     )
 )  # fmt: skip
 """The agent's modules, as paths inside the zip. They import the standard library, each other, and of what follows when

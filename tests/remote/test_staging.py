@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 import os
 import signal
 import stat
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +198,6 @@ def test_killed_in_the_middle_of_a_stage_in_the_next_one_finishes_it(
     driver.close()
     local.ensure(root)
     web.release.set()
-    import hashlib
 
     line = driver.exit_of(1)
     assert line["o"] == f"3\n{hashlib.md5(data).hexdigest()}  -\n"
@@ -283,7 +286,7 @@ def test_storages_are_told_to_a_worker_and_forgotten_when_it_ends(driver: Driver
 def test_a_configuration_that_makes_no_sense_is_refused_without_its_secrets(driver: Driver) -> None:
     bad: list[Any] = [["x"], {"config": {"a]b": {}}}, {"config": {"a": {"pass": f"{SECRET}\n[b]"}}}, {"rclone": "x"}]
     for said in bad:
-        reply = driver.ask("POST", "/commands", __import__("json").dumps({"remotes": said}).encode())
+        reply = driver.ask("POST", "/commands", json.dumps({"remotes": said}).encode())
         assert reply.status == 400 and SECRET.encode() not in reply.body
 
 
@@ -294,3 +297,41 @@ def test_a_killed_agent_leaves_the_storages_to_the_next(driver: Driver, root: Pa
     driver.close()
     local.ensure(root)
     assert driver.script(1, "cat $INPUT/x", input=["store://x"], remotes=["store"])["o"] == "far\n"
+
+
+def running_with(mark: bytes) -> dict[int, bytes]:
+    """The processes that carry this in their environment, with their command lines."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if mark in (entry / "environ").read_bytes().split(b"\0"):
+                found[int(entry.name)] = (entry / "cmdline").read_bytes()
+    return {pid: command for pid, command in found.items() if command}
+
+
+def test_programs_that_a_killed_agent_left_are_ended_by_the_next_and_no_others(
+    driver: Driver, root: Path, web: WebServer, tmp_path: Path
+) -> None:
+    web.add("/slow", b"x" * 100, stalls=[50])
+    other = tmp_path / "rclone"
+    other.symlink_to("/bin/sleep")
+    mark = f"SCITQ_TRANSFERS={root}".encode()
+    bystander = subprocess.Popen([other, "60"], env={"SCITQ_TRANSFERS": f"{root}x"})
+    try:
+        driver.say({"remotes": {"config": {"far": {"type": "http", "url": web.url}}}})
+        driver.say({"order": 1, "script": "cat $INPUT/slow", "input": ["far://slow"], "remotes": ["far"]})
+        wait_for(web.stalled.is_set)
+        os.kill(driver.held()["pid"], signal.SIGKILL)
+        driver.close()
+        (left,) = running_with(mark).items()
+        assert b"rclone" in left[1]
+        local.ensure(root)
+        assert left[0] not in running_with(mark)
+        web.release.set()
+        assert driver.exit_of(1)["o"] == "x" * 100
+        assert bystander.poll() is None
+        local.stop(root)
+        assert not running_with(mark) and not (root / "transfers").exists()
+    finally:
+        bystander.kill()
+        bystander.wait()

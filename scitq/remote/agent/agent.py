@@ -26,7 +26,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from scitq.remote.agent import VERSION, address, machine, root
+from scitq.remote.agent import VERSION, address, machine, root, strays
 from scitq.remote.agent.folders import Folders
 from scitq.remote.agent.http import BadRequest, Client, Request, answer, json_answer
 from scitq.remote.agent.keeperlink import KeeperLink
@@ -448,6 +448,8 @@ def main(folder: str, linger: float, slots: int | None, keeper_command: list[str
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     try:
+        if ended := strays.end(folder):
+            root.say(folder, "agent", f"ended {ended} programs that an agent that was killed had left behind")
         agent = Agent(folder, linger, slots, keeper_command)
         root.say(folder, "agent", f"started, version {VERSION}, python {sys.version.split()[0]}")
         agent.folders.empty_trash()

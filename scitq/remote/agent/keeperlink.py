@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from scitq.remote.agent import address, root
+from scitq.remote.agent import address, root, strays
 from scitq.remote.agent.http import json_answer
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class KeeperLink:
                 os.close(3)
             actions = [(os.POSIX_SPAWN_DUP2, theirs, 3)]
             command = [*self.command, *arguments]
-            self.child = os.posix_spawn(command[0], command, os.environ, file_actions=actions, setsid=True)
+            self.child = os.posix_spawn(command[0], command, strays.environment(), file_actions=actions, setsid=True)
         except OSError as error:
             root.say(self.agent.folder, "agent", f"cannot start a keeper: {error}")
             os.close(ready)

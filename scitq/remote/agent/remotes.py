@@ -13,6 +13,7 @@ import stat
 from typing import TYPE_CHECKING, Any
 
 from scitq.remote.agent import root as roots
+from scitq.remote.agent import strays
 
 if TYPE_CHECKING:
     from scitq.fetch.retry import Cancel
@@ -61,6 +62,7 @@ class Remotes:
 
     def settings(self, cancel: Cancel) -> Settings:
         """How transfers of this worker behave; loads what moves data."""
+        strays.expect(self._root)
         from scitq.fetch.settings import Settings
 
         return Settings(
