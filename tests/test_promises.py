@@ -54,7 +54,7 @@ PROMISES = {
     "core 11.11": _later("evictions are seen and made good", CLOUDS),
     "core 11.12": _later("disks and prices of clouds are what they are", CLOUDS),
     "core 11.13": Line("lists are lists, words arrive as given, values can be taken back", f"addresses: {DATA}"),
-    "core 11.14": Line("folders of failures stay until forgotten, others do not pile up", f"the oldest go when disk is short: {DATA}"),
+    "core 11.14": Line("folders of failures stay until forgotten or the disk is short, others do not pile up"),
     "core 11.15": Line("nothing is polled: what happens wakes those who wait"),
     "core 11.16": Line("output is appended, capped, and read from an offset"),
     "core 11.17": Line("nothing reads whole tables at each round"),
@@ -70,6 +70,7 @@ PROMISES = {
     "data 11.23": Line("who dies while it brings something locks nobody out"),
     "data 11.24": Line("given up, it ends within seconds in every phase"),
     "data 11.25": Line("the time for downloads counts downloads only, and is what was asked for"),
+    "data 11.28": Line("what is kept for later gives way when the disk is short, and nothing that is in use"),
     "data 11.29": Line("an old version goes when another one has come"),
 }  # fmt: skip
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
 import stat
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -227,3 +230,19 @@ def test_what_a_killed_agent_left_half_is_deleted_and_locks_nobody_out(
     assert sorted(path.name.startswith("new-") for path in (root / "cache").iterdir()) == [False]
     mode = (data_of(root) / "y").stat().st_mode
     assert stat.S_IMODE(mode) == 0o444
+
+
+@pytest.mark.promise("data 11.28", "core 11.14")
+def test_when_the_disk_is_short_the_least_recently_used_goes_and_what_a_task_has_stays(tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["unshare", "--map-root-user", "--mount", sys.executable, "-m", "tests.remote.small", tmp_path],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["cached"] == ["a", "a b", "a b c", "a c d", "c e", "c", "c g", "c h"], found
+    assert (found["too much"]["error"], found["too much"]["code"]) == ("NoSpace", None)
+    assert "29,360,128 bytes do not fit" in found["too much"]["note"] and "in use" in found["too much"]["note"]
+    assert found["unknown"]["o"] == f"{14 << 20}\n" and found["after failure"]["code"] == 0
+    assert found["left"] == ["command", "err", "out", "output"]
+    assert found["had it all the time"]["o"] == f"{6 << 20}\n"

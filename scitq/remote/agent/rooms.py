@@ -1,14 +1,19 @@
-"""Room on the disk for what is to come: some is always kept free, and the cache gives way to what is wanted now."""
+"""Room on the disk for what is to come: some is always kept free; what is kept for later gives way to what is wanted now.
+
+First what lies in the trash, then resources that no task has, the least recently used first; then the folders of ended
+executions, the oldest first: their work, temporary files and inputs. What they wrote to their streams and to $OUTPUT stays.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from scitq.fetch.errors import NoSpace
 from scitq.fetch.settings import Settings
-from scitq.remote.agent.collect import empty_trash
+from scitq.remote.agent.collect import empty_trash, to_trash
+from scitq.remote.agent.slots import INPUT, RESOURCE, TEMP, WORK
 
 RESERVE_BYTES = 1 << 30
 RESERVE_SHARE = 0.05
@@ -27,15 +32,24 @@ def with_room(root: str, evict: Callable[[], bool], action: Callable[[Settings],
     told = replace(settings, reserve_bytes=reserve)
     try:
         action(told)
+        return
     except NoSpace as error:
         wanted = getattr(error, "wanted_bytes", None)
         # A disk that turns out to be full says nothing of how much more there was to come: all that can go goes.
         if not make_room(root, evict, None if wanted is None else wanted + reserve):
-            raise NoSpace(
-                f"{error} Nothing on this worker can give way: what is in its cache is in use, or there is none.",
-                uri=error.uri, phase=error.phase,
-            ) from error  # fmt: skip
+            raise _hopeless(error) from error
+    try:
         action(told)
+    except NoSpace as error:
+        raise _hopeless(error) from error
+
+
+def _hopeless(error: NoSpace) -> NoSpace:
+    return NoSpace(
+        f"{error} Nothing more that this worker keeps can give way: the rest is in use.",
+        uri=error.uri,
+        phase=error.phase,
+    )
 
 
 def make_room(root: str, evict: Callable[[], bool], wanted_bytes: int | None) -> bool:
@@ -48,6 +62,24 @@ def make_room(root: str, evict: Callable[[], bool], wanted_bytes: int | None) ->
         has_gone = True
         empty_trash(root)
     return has_gone
+
+
+def trim(root: str, held: Collection[str]) -> bool:
+    """Take from the oldest folder of an ended execution what is only kept for those who look; False when none is left."""
+    place = os.path.join(root, "exec")
+    ended = [os.path.join(place, key) for key in os.listdir(place) if key not in held]
+    for folder in sorted(ended, key=_age):
+        gone = [to_trash(root, os.path.join(folder, name)) for name in (WORK, TEMP, INPUT, RESOURCE)]
+        if any(gone):
+            return True
+    return False
+
+
+def _age(path: str) -> float:
+    try:
+        return os.stat(path).st_mtime
+    except OSError:
+        return 0.0  # it went meanwhile
 
 
 def _is_enough(root: str, wanted_bytes: int | None) -> bool:

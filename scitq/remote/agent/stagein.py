@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from scitq.fetch.uri import Address, parse
 from scitq.remote.agent.cache import Cache, Coming
 from scitq.remote.agent.collect import empty_trash, to_trash
 from scitq.remote.agent.links import MANIFEST, bring_links, can_be_linked
-from scitq.remote.agent.rooms import with_room
+from scitq.remote.agent.rooms import trim, with_room
 
 if TYPE_CHECKING:
     from scitq.remote.agent.remotes import Remotes
@@ -40,10 +40,13 @@ class Site:
     """What the threads share."""
 
     def __init__(
-        self, root: str, remotes: Remotes, woken: Callable[[str, Outcome | None], None], wanted: Iterable[str]
-    ) -> None:
+        self, root: str, remotes: Remotes, woken: Callable[[str, Outcome | None], None],
+        held: Callable[[], Collection[str] | None], wanted: Iterable[str],
+    ) -> None:  # fmt: skip
         self.root = root
         self.remotes = remotes
+        self.held = held
+        """Says which executions are not over; None when the keeper cannot be asked."""
         names = [str(address) for text in wanted if (address := _read(text))]
         self.cache = Cache(
             root, self.fetch, lambda name, failure: woken(name, _failed(failure) if failure else None), names
@@ -92,8 +95,14 @@ class Site:
             sweep(folder)
             get(address, f"{folder}/", settings=roomy)
 
-        with_room(self.root, self.cache.evict, action, told)
+        with_room(self.root, self._give_way, action, told)
         _drop_ours(folder)
+
+    def _give_way(self) -> bool:
+        if self.cache.evict():
+            return True
+        held = self.held()
+        return held is not None and trim(self.root, held)
 
     def is_coming(self, resource: str) -> bool:
         """Whether some thread is bringing that resource now."""

@@ -155,7 +155,7 @@ class Staging:
                 from scitq.remote.agent.stagein import Site
 
                 wanted = [text for job in list(self.jobs.values()) for text in job.ask.get("resource") or []]
-                self._site = Site(self.root, self.remotes, self._woken, wanted)
+                self._site = Site(self.root, self.remotes, self._woken, self._held, wanted)
             return self._site
 
     def _work(self, job: Job) -> None:
@@ -214,6 +214,18 @@ class Staging:
         job.told = outcome
         job.until = None
         self.agent.keeper.tell({"staged": {"id": job.id, **outcome}})
+
+    def _held(self) -> set[str] | None:
+        """From a thread: the executions that are not over, by the keeper's word."""
+        told: list[set[str]] = []
+        has_come = threading.Event()
+
+        def answer(said: dict[str, Any]) -> None:
+            told.append(set(said["held"]))
+            has_come.set()
+
+        self.agent.later(lambda: self.agent.keeper.ask({"held": 1}, answer))
+        return told[0] if has_come.wait(END_S) else None
 
     # Time.
 
