@@ -97,7 +97,8 @@ def _collected(db: apsw.Connection, now: int, fields: Mapping[str, Any]) -> bool
         manifest = _manifest(fields) if "to" in fields else None
         return executions.collected(db, now, execution, None, manifest, is_failed=is_failed)
     problem = str(fields.get("note") or fields.get("error") or "the output could not be delivered")
-    return executions.collected(db, now, execution, problem, is_failed=is_failed)
+    why = "cancel" if fields.get("error") == "Cancelled" else "collect"
+    return executions.collected(db, now, execution, problem, is_failed=is_failed, why=why)
 
 
 def _manifest(fields: Mapping[str, Any]) -> tuple[str, list[Any]]:

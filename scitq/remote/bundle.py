@@ -19,10 +19,10 @@ from scitq.fetch import TRAVELS as DATA_MODULES
 TRAVELS = tuple(
     f"scitq/remote/agent/{name}.py"
     for name in (
-        "__init__", "__main__", "address", "agent", "cache", "cgroups", "channel", "collect", "endings", "folders",
-        "hierarchies", "http", "journal", "keeper", "keeperlink", "leftovers", "limits", "lines", "links", "machine",
-        "orders", "outputs", "processes", "reader", "recovery", "remotes", "rooms", "root", "slots", "spawn", "stagein",
-        "staging", "stagings", "strays", "task", "tasks",
+        "__init__", "__main__", "address", "agent", "cache", "cgroups", "channel", "collect", "contents", "endings",
+        "folders", "hierarchies", "http", "journal", "keeper", "keeperlink", "leftovers", "limits", "lines", "links",
+        "machine", "manifest", "orders", "outputs", "processes", "publish", "reader", "recovery", "remotes", "rooms",
+        "root", "slots", "spawn", "stagein", "staging", "stagings", "stores", "strays", "task", "tasks", "whole",
     )
 )  # fmt: skip
 """The agent's modules, as paths inside the zip. They import the standard library, each other, and of what follows when

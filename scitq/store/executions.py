@@ -312,8 +312,11 @@ def collected(
     manifest: tuple[str, Sequence[Any]] | None = None,
     *,
     is_failed: bool = False,
+    why: str = "collect",
 ) -> bool:
     """The output of an execution is (or cannot be brought) where it was asked to be; returns whether that ended it.
+
+    `why` is "cancel" when that was stopped because the execution is to end.
 
     With `is_failed` the command had failed: what became of what it left is a note, and changes nothing else.
     """
@@ -326,7 +329,7 @@ def collected(
     if problem is not None and is_failed:
         manifests.note(db, now_ms, execution, f"what it left before it failed could not be kept: {problem}")
     elif problem is not None:
-        db.execute("update execution set why = 'collect', detail = ? where id = ?", (problem, execution))
+        db.execute("update execution set why = ?, detail = ? where id = ?", (why, problem, execution))
     return _complete(db, now_ms, execution)
 
 

@@ -79,7 +79,7 @@ class Faults:
 
 def mutate(name: str) -> None:
     """Take one safeguard away."""
-    from scitq.remote.agent import collect, journal, orders, tasks
+    from scitq.remote.agent import journal, orders, tasks, whole
 
     if name == "no-start-line":
         real = journal.Journal.add
@@ -107,7 +107,7 @@ def mutate(name: str) -> None:
     elif name == "no-order-file":
         orders.OrderFile.append = lambda self, lines: None  # type: ignore[method-assign]
     elif name == "no-delivery-record":
-        collect._read = lambda record: None
+        whole._read = lambda record: None
     else:
         raise ValueError(name)
 

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from scitq.remote import local
+from tests.fetch.conftest import all_storages, heard, settings, store
 from tests.fetch.web import WebServer
 from tests.remote.client import Driver
+
+__all__ = ["all_storages", "heard", "settings", "store"]  # the servers that outputs go to
 
 
 @pytest.fixture

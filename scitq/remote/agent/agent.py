@@ -39,6 +39,8 @@ from scitq.remote.agent.staging import Staging
 WAIT_LIMIT_S = 3600.0
 NDJSON = "application/x-ndjson"
 RECEIVE_BYTES = 1 << 18
+CLOSE_S = 10.0
+"""How long the agent waits at its end for transfers to notice that they were stopped."""
 
 
 class Poll:
@@ -456,6 +458,7 @@ def main(folder: str, linger: float, slots: int | None, keeper_command: list[str
         try:
             agent.run()
         finally:
+            agent.folders.close(CLOSE_S)
             agent.staging.end()
     except Exception:
         root.say(folder, "agent", "died: " + traceback.format_exc())

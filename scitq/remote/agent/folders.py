@@ -1,20 +1,24 @@
-"""Folders of ended executions: deliver their output, delete what nobody needs, forget what the driver has.
+"""Folders of ended executions: bring their output home (`publish`), delete what nobody needs, forget what the driver has.
 
-The decisions are made in the agent's loop, the blocking work in a few threads (`collect`).
+The decisions are made in the agent's loop, the blocking work in a few threads.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import time
 import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from scitq.remote.agent import collect, root
 from scitq.remote.agent.orders import key_of
+from scitq.remote.agent.slots import OUTPUT
 
 if TYPE_CHECKING:
+    from scitq.fetch.retry import Cancel
+    from scitq.fetch.settings import Settings
     from scitq.remote.agent.agent import Agent
 
 
@@ -25,15 +29,22 @@ class Folders:
         self.agent = agent
         self.root = agent.folder
         self.pool = collect.Pool()
-        self.collecting: set[str] = set()
+        self.sending = collect.Pool()
+        """For addresses: a slow line is not to hold up what stays on this machine."""
+        self.collecting: dict[str, Cancel] = {}
+        """What is being brought home, or waits for it, and how to stop that."""
+        self.waiting: dict[str, dict[str, Any]] = {}
+        """Of these, what waits for the driver to tell about its remotes."""
+        self.is_closing = False
         self.forget_later: dict[str, bool] = {}
 
-    def _in_pool(self, job: Callable[[], None], done: Callable[[], None]) -> None:
+    def _in_pool(self, job: Callable[[], None], done: Callable[[], None], pool: collect.Pool | None = None) -> None:
         """Do `job` in a thread and then `done` in the loop."""
-        self.pool.open += 1
+        used = pool or self.pool
+        used.open += 1
 
         def finished() -> None:
-            self.pool.open -= 1
+            used.open -= 1
             done()
 
         def run() -> None:
@@ -43,51 +54,91 @@ class Folders:
                 root.say(self.root, "agent", traceback.format_exc())
             self.agent.later(finished)
 
-        self.pool.do(run)
+        used.do(run)
 
     def empty_trash(self) -> None:
         """Delete what has been put out of sight."""
         self._in_pool(lambda: collect.empty_trash(self.root), lambda: None)
 
     def left(self, ends: list[dict[str, Any]]) -> None:
-        """Successes that left a folder, as the keeper tells them; after a restart, those still owed."""
+        """Executions that left a folder, as the keeper tells them; after a restart, those still owed."""
         for end in ends:
             key = key_of(end["id"])
-            if "deliver" not in end:
+            if "deliver" not in end and "output" not in end:
                 self._tidy(key, bool(end["inline"]))
             elif key not in self.collecting:
-                self.collecting.add(key)
-                self._collect(end["id"], key, end["deliver"])
+                from scitq.fetch.retry import Cancel
 
-    def _tidy(self, key: str, is_inline: bool) -> None:
-        self._in_pool(lambda: collect.tidy(self.root, key, is_inline), lambda: None)
+                self.collecting[key] = Cancel()
+                self.waiting[key] = end
+            if end.get("cancel"):
+                self.collecting[key].set()
+        self.remotes_came()
 
-    def _collect(self, identity: Any, key: str, destination: str) -> None:
-        result: dict[str, Any] = {"id": identity, "ok": False, "note": "the agent failed; see its agent.log"}
+    def _tidy(self, key: str, is_inline: bool, *, is_sent: bool = False) -> None:
+        def job() -> None:
+            if is_sent:
+                collect.to_trash(self.root, os.path.join(self.root, "exec", key, OUTPUT))
+            collect.tidy(self.root, key, is_inline)
+
+        self._in_pool(job, lambda: None)
+
+    def remotes_came(self) -> None:
+        """Collect what waits for nothing any more. Without its remotes an address means nothing."""
+        for key, owed in list(self.waiting.items()):
+            if self.collecting[key].is_set or self.agent.staging.remotes.has(owed.get("remotes", [])):
+                del self.waiting[key]
+                self._collect(owed, key)
+
+    def _collect(self, owed: dict[str, Any], key: str) -> None:
+        cancel = self.collecting[key]
+        to = owed.get("output") or owed["deliver"]
+        result: dict[str, Any] = {"id": owed["id"], "ok": False, "error": "AgentFailed"}
+        result["note"] = "the agent failed; see its agent.log"
+        if owed.get("failed"):
+            result["failed"] = True
 
         def job() -> None:
+            # Here, so that an agent that brings nothing home does not load all that.
+            from scitq.fetch.errors import FetchError
+            from scitq.remote.agent import publish
+
             try:
-                collect.deliver(self.root, key, destination)
-            except collect.CannotDeliver as error:
-                result["note"] = str(error)
-            except OSError as error:
-                where = f" ({error.filename})" if error.filename else ""
-                result["note"] = f"{destination}: {error.strerror}{where}"
+                brought = publish.bring(self.root, owed, key, self._settings(cancel))
+            except FetchError as error:
+                result.update(error=type(error).__name__, note=error.message)
             else:
-                result.update(ok=True, note=None)
+                del result["error"]
+                result.update(ok=True, note="; ".join(brought.left_out) or None, to=to, files=brought.files)
 
         def done() -> None:
             # Told until confirmed: the keeper writes it down, or a later agent begins this again.
-            self.agent.keeper.hand(json.dumps({"collected": result}).encode("ascii") + b"\n", confirmed)
+            if not self.is_closing:
+                self.agent.keeper.hand(json.dumps({"collected": result}).encode("ascii") + b"\n", confirmed)
 
         def confirmed() -> None:
-            self.collecting.discard(key)
+            del self.collecting[key]
             if key in self.forget_later:
                 self.forget(key, self.forget_later.pop(key))
-            elif result["ok"]:
-                self._tidy(key, False)
+            elif result["ok"] and not owed.get("failed"):
+                self._tidy(key, False, is_sent="output" in owed)
 
-        self._in_pool(job, done)
+        self._in_pool(job, done, self.sending if "output" in owed else self.pool)
+
+    def _settings(self, cancel: Cancel) -> Settings:
+        from scitq.fetch.settings import Settings
+
+        remotes = self.agent.staging.remotes
+        return Settings(cancel=cancel, rclone_config=remotes.path, rclone_program=remotes.program)
+
+    def close(self, patience_s: float) -> None:
+        """The agent ends: transfers stop. What they were for is still owed, and another agent begins again."""
+        self.is_closing = True
+        for cancel in self.collecting.values():
+            cancel.set()
+        until = time.monotonic() + patience_s
+        while (self.sending.is_busy or self.pool.is_busy) and time.monotonic() < until:
+            time.sleep(0.01)
 
     def forget(self, key: str, is_work_kept: bool) -> None:
         """The driver has all it wants of an ended execution. Its folder leaves its place at once."""

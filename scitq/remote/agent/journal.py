@@ -13,10 +13,13 @@ journal, so that no reader can take the bytes of one for those of another. Lines
                group, if it is limited): written before the spawn
     stage      id, at: its data is being brought here
     pid        id, pid, b: the spawn is done; the pid is also its session and group
-    end        id, why, grace: a timeout or cancel is under way
+    end        id, why, grace: a timeout or cancel is under way; after the exit: of bringing its output home
     exit       id, code, sig, why, note, o, e (bytes as latin-1, null when long), on, en (sizes), ocut, ecut, left,
-               box, kept (it left a folder), collect, deliver, at, run, u, s, rss, read, written (see `lines.usage_of`)
-    collected  id, ok, note: its output was delivered, or cannot be
+               box, kept (it left a folder), collect, deliver or output, owner,
+               overwrite, remotes, failed (where its output is being brought, see `orders`), at, run, u, s, rss, read,
+               written (see `lines.usage_of`)
+    collected  id, ok, note: its output is where it was asked for, or cannot be (error: the kind); to, files (name, size,
+               MD5 of each), failed: what a failed execution left
     note       id, text: what its user must hear
     slots      n
     bad        line, note: a command that was refused

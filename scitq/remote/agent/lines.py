@@ -25,6 +25,8 @@ def start_line(order: Order, slot: int, at: float, b: float, m: float) -> str:
         extra += f',"timeout":{order.timeout!r}'
     if order.deliver is not None:
         extra += f',"deliver":{quoted(order.deliver)}'
+    if order.home is not None:
+        extra += f",{json.dumps(order.home)[1:-1]}"
     if order.box is not None:
         extra += f',"box":{json.dumps(order.box.folders)}'
     if order.is_staged:
@@ -46,7 +48,7 @@ def pid_line(task: Task) -> str:
 class Exit:
     """How a started execution ended, and what it left."""
 
-    __slots__ = ("code", "collect", "e", "ecut", "en", "is_kept", "is_left", "note", "o", "ocut", "on", "run", "sig",
+    __slots__ = ("code", "e", "ecut", "en", "goes", "is_kept", "is_left", "note", "o", "ocut", "on", "run", "sig",
                  "usage", "why")  # fmt: skip
 
     def __init__(self, code: int | None, sig: int | None, why: str | None, note: str | None, usage: Any) -> None:
@@ -55,7 +57,9 @@ class Exit:
         self.o: bytes | None = b""
         self.e: bytes | None = b""
         self.on = self.en = 0
-        self.ocut = self.ecut = self.is_kept = self.is_left = self.collect = False
+        self.ocut = self.ecut = self.is_kept = self.is_left = False
+        self.goes: dict[str, Any] | None = None
+        """What is to become of its output, if it is to be brought somewhere."""
 
     @property
     def is_success(self) -> bool:
@@ -72,8 +76,8 @@ class Exit:
             f',"note":{quoted(self.note)}' if self.note else "",
             f',"left":{task.pid},"grace":{task.grace!r}' if self.is_left else "",
             f',"box":{json.dumps(task.box.folders)}' if self.is_left and task.box is not None else "",
-            f',"kept":{_json(self.is_kept)},"collect":{_json(self.collect)}',
-            f',"deliver":{quoted(task.deliver or "")}' if self.collect else "",
+            f',"kept":{_json(self.is_kept)},"collect":{_json(self.goes is not None)}',
+            "" if self.goes is None else f",{json.dumps(self.goes)[1:-1]}",
             f',"at":{time.time():.3f},"run":{self.run:.6f}',
         ]
         if self.usage is not None:
@@ -106,6 +110,12 @@ def never_ran(identity: Any, why: str, code: int | None, note: str | None, more:
     if note:
         line["note"] = note
     return json.dumps(line if more is None else {**line, **more})
+
+
+def collected(said: dict[str, Any]) -> str:
+    """What came of bringing an output home, as the agent says it."""
+    line = {"k": "collected", "id": said["id"], "ok": bool(said["ok"]), "note": said.get("note")}
+    return json.dumps(line | {name: said[name] for name in ("error", "to", "files", "failed") if name in said})
 
 
 def _bytes(data: bytes | None) -> str:

@@ -14,7 +14,12 @@ Pure reading of one JSON object, and an append-only file. Queueing and running i
     grace     seconds between TERM and KILL (10)
     cap       bytes kept of each stream (1 GiB)
     cpu       what CPU says; absent: this machine's share of a slot
-    deliver   absolute: where a non-empty output folder goes after success
+    deliver   absolute: where a non-empty output folder goes after success, a place of this task alone; or
+    output    address or absolute path: where the outputs go after success, if it holds nobody else's files
+    owner     who asks: the same text, the same task
+    overwrite true: other files at `output` stay, same names are replaced
+    failed    where the outputs of a failure go: like `output` if that is given, else like `deliver`
+    remotes   names of the rclone remotes that its addresses use
     limit     {"memory": bytes, "cpus": number}: what the system must not let it exceed, if it can
 
 With any of these it is staged by the agent before it may start:
@@ -103,6 +108,26 @@ def _variables(order: dict[str, Any], name: str) -> dict[str, str]:
     return value
 
 
+HOME = ("output", "owner", "overwrite", "failed", "remotes")
+"""The keys that say where outputs go, beside `deliver`."""
+
+
+def _home(raw: dict[str, Any]) -> dict[str, Any] | None:
+    """Those of this order; None when there is neither `output` nor `failed`."""
+    if raw.get("output") is None and raw.get("failed") is None:
+        return None
+    found = {name: raw[name] for name in HOME if raw.get(name) is not None}
+    for name in ("output", "owner", "failed"):
+        if name in found and not _encoded(found[name], name):
+            raise BadOrder(f"{name} is empty")
+    if "output" not in found and not found["failed"].startswith("/"):
+        raise BadOrder("failed must be an absolute path")
+    names = found.get("remotes", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise BadOrder("remotes must be a list of names")
+    return found
+
+
 def _limits(value: Any) -> dict[str, float]:
     if not isinstance(value, dict):
         raise BadOrder("limit must be an object")
@@ -113,8 +138,8 @@ def _limits(value: Any) -> dict[str, float]:
 class Order:
     """One accepted order, checked."""
 
-    __slots__ = ("argv", "base", "box", "cap", "cpu", "cwd", "deliver", "env", "gpus", "grace", "id", "is_staged", "key", "limit", "memory",
-                 "raw", "script", "slots", "task", "timeout")  # fmt: skip
+    __slots__ = ("argv", "base", "box", "cap", "cpu", "cwd", "deliver", "env", "gpus", "grace", "home", "id", "is_staged", "key",
+                 "limit", "memory", "raw", "script", "slots", "task", "timeout")  # fmt: skip
 
     def __init__(self, raw: dict[str, Any]) -> None:
         self.raw = raw
@@ -145,6 +170,7 @@ class Order:
         for name, path in (("cwd", self.cwd), ("deliver", self.deliver)):
             if path is not None and not path.startswith("/"):
                 raise BadOrder(f"{name} must be an absolute path")
+        self.home = _home(raw)
         self.timeout = _number(raw, "timeout", 0)
         grace = _number(raw, "grace", 0)
         self.grace = GRACE_S if grace is None else grace

@@ -14,7 +14,7 @@ from typing import Any
 from scitq.remote.agent import processes
 from scitq.remote.agent.cgroups import Box
 from scitq.remote.agent.journal import Journal
-from scitq.remote.agent.orders import BadOrder, Order, OrderFile, key_of
+from scitq.remote.agent.orders import HOME, BadOrder, Order, OrderFile, key_of
 from scitq.remote.agent.slots import Slot, discard
 from scitq.remote.agent.task import Task
 from scitq.remote.agent.tasks import Tasks
@@ -46,7 +46,10 @@ class Facts:
         elif kind == "pid":
             self.started.get(key_of(line["id"]), {}).update(pid=line["pid"], b=line["b"])
         elif kind == "end":
-            self.started.get(key_of(line["id"]), {}).update(why=line["why"], grace=line["grace"])
+            key = key_of(line["id"])
+            self.started.get(key, {}).update(why=line["why"], grace=line["grace"])
+            if key in self.owed:
+                self.owed[key]["cancel"] = True
         elif kind == "exit":
             key = key_of(line["id"])
             self.started.pop(key, None)
@@ -55,7 +58,7 @@ class Facts:
             if line.get("left"):
                 self.left[key] = (int(line["left"]), float(line["grace"]), line.get("box", []))
             if line.get("collect"):
-                self.owed[key] = {"id": line["id"], "deliver": line["deliver"]}
+                self.owed[key] = {name: line[name] for name in ("id", "deliver", *HOME) if name in line}
         elif kind == "stage":
             self.stages.add(key_of(line["id"]))
         elif kind == "collected":

@@ -126,8 +126,7 @@ class Staging:
         except OSError as error:
             raise BadRemotes(f"remotes: cannot be stored: {error.strerror}") from None
         self._begin()
-        if hasattr(self.agent.folders, "remotes_came"):
-            self.agent.folders.remotes_came()
+        self.agent.folders.remotes_came()
 
     # The work.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from scitq.remote.agent import processes
 from scitq.remote.agent.cgroups import Box
-from scitq.remote.agent.orders import CAP_BYTES, GRACE_S, key_of
+from scitq.remote.agent.orders import CAP_BYTES, GRACE_S, HOME, key_of
 from scitq.remote.agent.slots import Slot
 
 
@@ -15,7 +15,7 @@ class Task:
     """A started execution and the slot it runs in."""
 
     __slots__ = (
-        "at", "b", "box", "cap", "deliver", "ecut", "grace", "id", "is_adopted", "is_staged", "key", "kill_at", "m", "ocut", "pid",
+        "at", "b", "box", "cap", "deliver", "ecut", "grace", "home", "id", "is_adopted", "is_staged", "key", "kill_at", "m", "ocut", "pid",
         "pidfd", "slot", "slots", "suspended_at", "terminated", "timeout", "why",
     )  # fmt: skip
 
@@ -31,6 +31,9 @@ class Task:
         self.grace = float(facts.get("grace", GRACE_S))
         self.cap = int(facts.get("cap", CAP_BYTES))
         self.deliver: str | None = facts.get("deliver")
+        home = {name: facts[name] for name in HOME if name in facts}
+        self.home: dict[str, Any] | None = home or None
+        """Where its output goes, beside `deliver`."""
         self.slots = int(facts.get("slots", 1))
         """How many run slots it takes."""
         self.is_staged = bool(facts.get("staged"))
@@ -57,12 +60,28 @@ class Task:
             known["slots"] = self.slots
         if self.is_staged:
             known["staged"] = True
+        if self.home is not None:
+            known |= self.home
         if self.box is not None:
             known["box"] = self.box.folders
         for name in ("timeout", "deliver", "why"):
             if getattr(self, name) is not None:
                 known[name] = getattr(self, name)
         return known
+
+    def goes(self, is_success: bool, why: str | None, has_output: bool) -> dict[str, Any] | None:
+        """Where its output is to be brought now that it has ended; the words of the exit line."""
+        home = self.home or {}
+        if is_success and "output" in home:
+            return {name: home[name] for name in ("output", "owner", "overwrite", "remotes") if name in home}
+        if is_success:
+            return {"deliver": self.deliver} if self.deliver is not None and has_output else None
+        if "failed" not in home or not has_output or why not in (None, "timeout", "memory"):
+            return None
+        if "output" not in home:
+            return {"deliver": home["failed"], "failed": True}
+        more: dict[str, Any] = {name: home[name] for name in ("owner", "remotes") if name in home}
+        return {"output": home["failed"], **more, "failed": True}
 
     def is_alive(self, journal: str) -> bool:
         """Whether its process is there, and really its. Our own child keeps its number until we have reaped it."""

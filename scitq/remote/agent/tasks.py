@@ -169,7 +169,7 @@ class Tasks:
     def _spawn(self, order: Order, slot: Slot, at: float, m: float) -> None:
         task = Task({"id": order.id, "at": at, "b": processes.boot_time(), "m": m}, slot)
         task.timeout, task.grace, task.cap, task.deliver = order.timeout, order.grace, order.cap, order.deliver
-        task.slots, task.is_staged = order.slots, order.is_staged
+        task.slots, task.is_staged, task.home = order.slots, order.is_staged, order.home
         cpu = max(1, self.cpus // max(1, self.slots))
         if order.box is not None:
             task.box = order.box
@@ -264,22 +264,24 @@ class Tasks:
         end.is_kept = not (is_alone and is_whole) or slot.is_given
         if not end.is_kept and has_run and not slot.is_untouched():
             end.is_kept = not slot.is_empty()
+        if has_run and task.home is not None and end.is_success and "output" in task.home:
+            end.is_kept = True  # an empty one is brought home, too: the list of its files says so
         if end.is_kept:
-            end.collect = end.is_success and task.deliver is not None and has_output(slot.folder)
+            end.goes = task.goes(end.is_success, end.why, has_output(slot.folder))
             try:
                 slot.give(task.key)
             except OSError as error:
                 root.say(self.folder, "keeper", f"{slot.folder} cannot be kept for {task.key}: {error}")
                 end.note = end.note or f"its folder is gone: {error.strerror}"
-                end.is_kept = end.collect = False
+                end.is_kept, end.goes = False, None
                 slot.close()
         else:
             slot.is_dirty = end.on > 0 or end.en > 0
         self.record(end.line(task), now, task.key)
         if task.box is not None:
             self.limits.release(task.box)
-        if end.collect:
-            self.owed[task.key] = {"id": task.id, "deliver": task.deliver}
+        if end.goes is not None:
+            self.owed[task.key] = {"id": task.id, **end.goes}
             self.left.append(self.owed[task.key])
         elif end.is_kept and end.is_success:
             self.left.append({"id": task.id, "inline": end.o is not None and end.e is not None})
@@ -338,6 +340,12 @@ class Tasks:
         elif key not in self.ended:
             self.queue.pop(key, None)
             self.never_ran(identity, key, "cancel", None, None)
+        elif key in self.owed and "cancel" not in self.owed[key]:
+            # It has ended, its output has not arrived. The agent stops, and says what came of it.
+            self.owed[key]["cancel"] = True
+            self.journal.add(json.dumps({"k": "end", "id": identity, "why": "cancel", "grace": grace or 0.0}))
+            self.is_urgent = True
+            self.left.append(self.owed[key])
 
     def recall(self, identity: Any, key: str) -> None:
         """Give an execution back that has not started, and never start it; one that has goes on."""
@@ -360,8 +368,7 @@ class Tasks:
     def collected(self, said: dict[str, Any]) -> None:
         """The agent has delivered an output folder, or cannot."""
         if self.owed.pop(key_of(said["id"]), None) is not None:
-            line = {"k": "collected", "id": said["id"], "ok": bool(said["ok"]), "note": said.get("note")}
-            self.record(json.dumps(line), time.monotonic())
+            self.record(lines.collected(said), time.monotonic())
 
     def where(self, key: str) -> dict[str, Any]:
         """State and place of an execution, at this moment."""
