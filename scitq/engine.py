@@ -160,7 +160,7 @@ class Engine:
         *,
         name: str | None = None,
         batch: str | None = None,
-        shell: bool | str = False,
+        shell: bool | str | None = None,
         requires: Requirement = (),
         retry: int | None = None,
         retry_delay: float | None = None,

@@ -29,6 +29,10 @@ CONTEXT_VARIABLES = (
     "LD_LIBRARY_PATH", "TMPDIR",
 )  # fmt: skip
 _RAW_VARIABLES = tuple(os.fsencode(name) for name in CONTEXT_VARIABLES)
+# Arguments of a submission that are looked at each time; and those that mean the same each time, if they are of these kinds.
+_ITS_OWN = frozenset({"command", "name", "requires"})
+_LASTING = frozenset({"batch", *submission.BATCH_SETTINGS})
+_CONSTANTS = frozenset({str, int, float})
 Requirement = Task | int | str | Iterable["Requirement"]
 
 
@@ -43,6 +47,24 @@ class Prepared(NamedTuple):
     need: Need | None
 
 
+class Pattern(NamedTuple):
+    """What submissions have in common that differ in nothing but their commands, checked once."""
+
+    model: Prepared
+    shell: str | None
+    tail: str  # of the spec's text, behind the command
+
+    def spec(self, command: Any) -> str:
+        """The spec's text of one of them.
+
+        Raises:
+            BadInput: the command makes no sense.
+        """
+        words, _ = check_command(command, self.shell)
+        text = quoted(words) if isinstance(words, str) else f"[{','.join(map(quoted, words))}]"
+        return f'{{"command":{text}{self.tail}'
+
+
 class _OtherDefaults(Exception):
     """A batch has other defaults (its argument) than those a submission was prepared with."""
 
@@ -55,15 +77,28 @@ class Submitter:
         # The circumstances and the batches' defaults that were found last: the file has the word, and is asked in the transaction.
         self._context: tuple[tuple[Any, ...], int] | None = None
         self._defaults: dict[str, dict[str, Any]] = {}
+        # What the last submission was beside its command, name and requirements, if that is nothing that could change by itself.
+        self._pattern: tuple[list[Any], dict[str, Any], Pattern] | None = None
 
     def one(self, given: Mapping[str, Any]) -> TaskId:
         """Queue one task, whose arguments are those of `Engine.submit`."""
         while True:
-            item = self.prepare(dict(given), self._defaults)
+            defaults = self._defaults  # another thread may put others in their place
             try:
-                return self._add_one(item, self._defaults[item.batch])
+                item = self._prepare_alike(given, defaults) or self.prepare(dict(given), defaults)
+            except BadInput:
+                if not self._are_outdated():
+                    raise
+                continue  # with the defaults as they are now it may well make sense
+            try:
+                return self._add_one(item, defaults[item.batch])
             except _OtherDefaults as found:  # somebody has changed them since they were read
                 self._defaults[item.batch] = found.args[0]
+
+    def _are_outdated(self) -> bool:
+        """Whether some batch's defaults have changed since they were read; they are forgotten then."""
+        known, self._defaults = self._defaults, {}
+        return any(batches.settings(self._store.reader(), batch) != defaults for batch, defaults in known.items())
 
     def many(self, items: Iterable[Any], common: Mapping[str, Any], begun: Callable[[], None]) -> list[range]:
         """Queue many, 10,000 a transaction; `begun` is called after each. Returns their numbers."""
@@ -89,23 +124,43 @@ class Submitter:
             begun()
         return ranges
 
+    def _prepare_alike(self, given: Mapping[str, Any], defaults: dict[str, dict[str, Any]]) -> Prepared | None:
+        """A submission that differs from the last one in its command, name and requirements only: those are all there is to
+        check. None for one that does not, or not provably."""
+        rest = [(key, value, type(value)) for key, value in given.items() if value is not None and key not in _ITS_OWN]
+        if any(kind is not bool and (key not in _LASTING or kind not in _CONSTANTS) for key, _, kind in rest):
+            return None
+        known = self._pattern
+        if known is None or known[0] != rest or defaults.get(known[2].model.batch) is not known[1]:
+            common = {key: value for key, value in given.items() if key not in _ITS_OWN}
+            pattern = self._pattern_of(common, defaults)
+            self._pattern = known = (rest, defaults[pattern.model.batch], pattern)
+        pattern = known[2]
+        name, requires = given.get("name"), given.get("requires")
+        return pattern.model._replace(
+            name=None if name is None else submission.name_of("name", name),
+            spec=pattern.spec(given["command"]),
+            requires=[] if requires is None or requires == () else self.ids_of(requires),
+        )
+
+    def _pattern_of(self, common: Mapping[str, Any], settings: dict[str, dict[str, Any]]) -> Pattern:
+        model = self.prepare({"command": "true", **common}, settings)
+        spec = listing.spec_of(model.spec)
+        return Pattern(model, spec.shell, listing.spec_text(spec, without_command=True))
+
     def _checker(self, common: Mapping[str, Any]) -> tuple[Callable[[Any], Prepared | str], Prepared]:
         """The check of one item of many, and the model of those that are a mere command: of them it gives the spec's text.
         What they have in common is checked once; they then cost little."""
         settings: dict[str, dict[str, Any]] = {}
-        model = self.prepare({"command": "true", **common}, settings)
-        shell = common.get("shell", False)
-        tail = listing.spec_text(listing.spec_of(model.spec), without_command=True)
+        pattern = self._pattern_of(common, settings)
 
         def check(item: Any) -> Prepared | str:
             # An exact list or text is told from a mapping ten times as fast as by asking whether it is one.
             if type(item) is not list and type(item) is not str and isinstance(item, Mapping):
                 return self.prepare({**common, **item}, settings)
-            command, _ = check_command(item, shell)
-            text = quoted(command) if isinstance(command, str) else f"[{','.join(map(quoted, command))}]"
-            return f'{{"command":{text}{tail}'
+            return pattern.spec(item)
 
-        return check, model
+        return check, pattern.model
 
     def prepare(self, given: dict[str, Any], known: dict[str, dict[str, Any]] | None = None) -> Prepared:
         """Check one submission's arguments, before anything is written. `known` holds settings of batches once read."""

@@ -25,6 +25,7 @@ from scitq.errors import (
     Closed,
     IllegalMove,
     NotSupported,
+    ScitqError,
     TaskBlocked,
     TaskCancelled,
     TaskFailed,
@@ -390,6 +391,30 @@ def test_mere_commands_and_mappings_may_be_mixed_in_submit_many(open_engine: Ope
         (1, "é", 10**9, None), (1, "é", 10**9, 2.0)
     }  # fmt: skip
     assert engine.check() == []
+
+
+def test_a_submission_like_the_last_one_is_checked_and_completed_all_the_same(open_engine: Opener) -> None:
+    engine = open_engine(drive=False)
+    tags = {"of": "first"}
+    first = engine.submit(["echo", "1"], batch="b", retry=1, tags=tags)
+    tags["of"] = "second"
+    assert engine.submit(["echo", "2"], batch="b", retry=1, tags=tags).row().spec.tags == {"of": "second"}
+    wrongs: list[dict[str, Any]] = [
+        {"command": ""}, {"command": "a 'b"}, {"retry": True}, {"name": ""}, {"requires": 99}, {"requires": 0},
+    ]  # fmt: skip
+    for wrong in wrongs:
+        assert engine.submit("true", batch="b", retry=1).row().spec.retry == 1
+        with pytest.raises(ScitqError):
+            engine.submit(**{"command": "true", "batch": "b", "retry": 1, **wrong})
+    second = engine.submit("true", batch="b", retry=1, name="n", requires=[first])
+    assert (second.row().name, second.row().unmet, engine.submit("true", batch="b", retry=1).row().unmet) == ("n", 1, 0)
+    other = open_engine(drive=False)
+    other.set_batch("b", shell="bash", cpus=2)  # while this engine believes to know them
+    row = engine.submit("echo '", batch="b", retry=1).row()
+    assert (row.spec.shell, row.spec.cpus, row.spec.retry) == ("bash", 2.0, 1)
+    assert [task.row().spec.shell for task in engine.submit_many(["echo '"], batch="b")] == ["bash"]
+    assert engine.submit("true", batch="b", shell=False).row().spec.shell is None
+    assert engine.submit("true").row().spec.retry == 0
 
 
 def test_what_a_task_inherits_is_what_the_environment_is_at_its_submission(
