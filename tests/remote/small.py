@@ -64,8 +64,8 @@ def main(folder: Path) -> dict[str, Any]:
     web.add("/g", web.pages["/e"].data, says_length=False)
     found["unknown"] = use(8, "/g", "cat $RESOURCE/g | wc -c")
     # What a failed task left goes when nothing else is left to go.
-    driver.script(9, "head -c 8000000 /dev/zero > $TEMP/x; echo said; echo left > $OUTPUT/x; exit 1")
-    web.add("/h", web.pages["/e"].data[: 12 << 20])
+    driver.script(9, "head -c 10000000 /dev/zero > $TEMP/x; echo said; echo left > $OUTPUT/x; exit 1")
+    web.add("/h", web.pages["/e"].data)
     found["after failure"] = use(10, "/h")
     found["left"] = sorted(path.name for path in (root / "exec" / "9").iterdir())
     gate.touch()
