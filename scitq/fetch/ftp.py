@@ -26,6 +26,7 @@ from scitq.fetch.errors import (
 from scitq.fetch.files import is_temporary, neighbour
 from scitq.fetch.ftplines import parse_line
 from scitq.fetch.http import connect
+from scitq.fetch.progress import Meter
 from scitq.fetch.reader import Source, Stream
 from scitq.fetch.settings import Settings
 from scitq.fetch.transport import Identity
@@ -118,6 +119,8 @@ class Ftp:
             fresh = neighbour(session.path, "put", "part", fresh=True)
             buffer = memoryview(bytearray(CHUNK_BYTES))
             sent, begun = 0, False
+            # What is passed on is counted where it is read.
+            meter = Meter(settings.report if source is None else None)
             with session.typed():
                 session.ftp.voidcmd("TYPE I")
                 try:
@@ -128,6 +131,7 @@ class Ftp:
                             wire.settimeout(settings.stall_timeout_s)
                             wire.sendall(buffer[:count])
                             sent += count
+                            meter.at(name, sent, size)
                     settings.cancel.check(address.shown, "put")
                     session.ftp.voidresp()
                     expected = source.position if source is not None else size

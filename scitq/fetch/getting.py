@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import IO, TypeVar, cast
 
@@ -79,12 +79,17 @@ def _plainly(
             )
         destination = safe_path(destination, address.name, address.shown)
     total_bytes = found.size if found else None
-    return [_file(address.bare, transport, found, destination, settings, Meter(settings.report, total_bytes))]
+    return [
+        _file(
+            address.bare, transport, found, destination, settings, Meter(settings.report, total_bytes, is_single=True)
+        )
+    ]
 
 
 def _file(
-    address: Address, transport: Transport, found: Entry | None, path: str, settings: Settings, meter: Meter
-) -> Landed:
+    address: Address, transport: Transport, found: Entry | None, path: str, settings: Settings, meter: Meter,
+    label: str = "",
+) -> Landed:  # fmt: skip
     make_folder(os.path.dirname(path) or ".")
     if not settings.overwrite and os.path.lexists(path):
         raise Collision(f"{path}: it exists, and is not overwritten.", uri=path, phase="get")
@@ -100,9 +105,12 @@ def _file(
 
         size = found.size if found else None
         check_space(os.path.dirname(path) or ".", size, settings.reserve_bytes, address.shown)
-        tried(lambda: Rclone().fetch(address, path, settings, meter, size), settings)
+        label = label or address.name
+        tried(lambda: Rclone().fetch(address, path, settings, meter, size, label), settings)
+        size = os.stat(path).st_size
+        meter.at(label, size, size, is_done=True)
     else:
-        known = receive(Source(transport, address, settings, meter), path, settings.overwrite)
+        known = receive(Source(transport, address, settings, meter, label), path, settings.overwrite)
     return Landed(path, os.stat(path).st_size, known)
 
 
@@ -114,17 +122,26 @@ def _folder(address: Address, transport: Transport, folder: str, settings: Setti
 
         tried(lambda: Rclone().fetch_folder(address, folder, settings, Meter(settings.report)), settings)
         return []
-    meter, landed = Meter(settings.report), []
+    landed = []
 
     def one(row: Entry) -> None:
         path = safe_path(folder, row.rel_name, address.shown)
-        landed.append(_file(address_of(row), transport, row, path, settings, meter))
+        landed.append(_file(address_of(row), transport, row, path, settings, meter, row.rel_name))
 
     def made(row: Entry) -> None:
         make_folder(safe_path(folder, row.rel_name, address.shown))
 
-    in_parallel(files_below(address, transport, settings, made), one, settings)
+    meter, rows = summed(files_below(address, transport, settings, made), settings)
+    in_parallel(rows, one, settings)
     return sorted(landed, key=lambda each: each.path)
+
+
+def summed(rows: Iterable[Entry], settings: Settings) -> tuple[Meter, Iterable[Entry]]:
+    """A meter for them that knows the whole, if anybody looks: else a listing of millions is not held in memory."""
+    if settings.report is None:
+        return Meter(None), rows
+    rows = list(rows)
+    return Meter(settings.report, sum(row.size or 0 for row in rows)), rows
 
 
 def _several(rows: list[Entry], transport: Transport, folder: str, settings: Settings) -> list[Landed]:
@@ -191,7 +208,7 @@ def _fill(
     name = address.name or "data"
     if single and first.name in actions.STREAMED and "aria2" not in address.options:
         size = found.size if isinstance(found, Entry) else None
-        source = Source(transport, address.bare, settings, Meter(settings.report, size))
+        source = Source(transport, address.bare, settings, Meter(settings.report, size, is_single=True))
         try:
             with Stream(source) as raw:
                 actions.stream(first, cast("IO[bytes]", raw), name, work, settings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Protocol, cast
 
@@ -12,7 +12,7 @@ from scitq.fetch.entry import Entry
 from scitq.fetch.errors import Collision, NotFound, Unsupported
 from scitq.fetch.expand import address_of
 from scitq.fetch.files import is_temporary, typed
-from scitq.fetch.getting import tried
+from scitq.fetch.getting import summed, tried
 from scitq.fetch.progress import Meter
 from scitq.fetch.reader import Source, Stream
 from scitq.fetch.settings import Settings
@@ -42,7 +42,9 @@ def send(source: str, target: Address, settings: Settings) -> None:
     _send_file(source, target, transport, settings, Meter(settings.report, os.path.getsize(source)))
 
 
-def _send_file(source: str, target: Address, transport: Transport, settings: Settings, meter: Meter) -> None:
+def _send_file(
+    source: str, target: Address, transport: Transport, settings: Settings, meter: Meter, label: str = ""
+) -> None:
     size = os.path.getsize(source)
     if not settings.overwrite:
         _refuse_taken(target, transport, settings)
@@ -51,8 +53,9 @@ def _send_file(source: str, target: Address, transport: Transport, settings: Set
 
         tried(lambda: Rclone().put(source, target, settings, meter), settings)
     else:
-        tried(lambda: transport.put(source, target, settings), settings)
-    meter.at(os.path.basename(source), size, size, is_done=True)
+        inner = replace(settings, report=meter.inside(label or os.path.basename(source)))
+        tried(lambda: transport.put(source, target, inner), settings)
+    meter.at(label or os.path.basename(source), size, size, is_done=True)
 
 
 def _refuse_taken(target: Address, transport: Transport, settings: Settings) -> None:
@@ -69,14 +72,20 @@ def _send_folder(source: str, target: Address, transport: Transport, settings: S
 
         tried(lambda: Rclone().put_folder(source, target, settings, Meter(settings.report)), settings)
         return
-    meter = Meter(settings.report)
-
-    def one(path: str) -> None:
-        _send_file(path, target.join(os.path.relpath(path, source)), transport, settings, meter)
-
     if target.proto in ("http", "https"):
         raise unsupported(target, "put files")
-    in_parallel(_walk(source, settings), one, settings)
+    paths: Iterable[str] = _walk(source, settings)
+    total_bytes = None
+    if settings.report is not None:
+        paths = list(paths)
+        total_bytes = sum(map(os.path.getsize, paths))
+    meter = Meter(settings.report, total_bytes)
+
+    def one(path: str) -> None:
+        rel_name = os.path.relpath(path, source)
+        _send_file(path, target.join(rel_name), transport, settings, meter, rel_name)
+
+    in_parallel(paths, one, settings)
 
 
 def _walk(folder: str, settings: Settings) -> Iterator[str]:
@@ -101,7 +110,7 @@ def stream_over(source: Address, target: Address, settings: Settings) -> None:
     is_dir = found is not None and found.is_dir
     if not is_dir and target.is_folder_like:
         target = target.join(source.name)
-    meter = Meter(settings.report, found.size if found and not is_dir else None)
+    meter = Meter(settings.report, found.size if found and not is_dir else None, is_single=not is_dir)
     if source.remote and target.remote:
         from scitq.fetch.rclone import Rclone
 
@@ -111,6 +120,9 @@ def stream_over(source: Address, target: Address, settings: Settings) -> None:
         if source.remote != target.remote or not rclone.copies_itself(source, settings):
             _warn(source, target, found, settings)
         tried(lambda: rclone.copy(source, target, settings, meter, is_dir=is_dir), settings)
+        if not is_dir:
+            size = found.size or 0 if found else 0
+            meter.at(source.name, size, size, is_done=True)
         return
     _warn(source, target, found, settings)
     takes = transport_of(target, "put")
@@ -120,17 +132,20 @@ def stream_over(source: Address, target: Address, settings: Settings) -> None:
         _pass(source, target, transport, takes, settings, meter)
         return
 
-    def one(row: Entry) -> None:
-        _pass(address_of(row), target.join(row.rel_name), transport, takes, settings, meter)
+    meter, rows = summed(files_below(source, transport, settings, lambda row: None), settings)
 
-    in_parallel(files_below(source, transport, settings, lambda row: None), one, settings)
+    def one(row: Entry) -> None:
+        _pass(address_of(row), target.join(row.rel_name), transport, takes, settings, meter, row.rel_name)
+
+    in_parallel(rows, one, settings)
 
 
 def _pass(
-    source: Address, target: Address, transport: Transport, takes: Transport, settings: Settings, meter: Meter
-) -> None:
+    source: Address, target: Address, transport: Transport, takes: Transport, settings: Settings, meter: Meter,
+    label: str = "",
+) -> None:  # fmt: skip
     def attempt() -> None:
-        reading = Source(transport, source, settings, meter)
+        reading = Source(transport, source, settings, meter, label)
         with Stream(reading) as stream:
             cast("_TakesStreams", takes).put_stream(stream, reading, target, settings)
         reading.done()

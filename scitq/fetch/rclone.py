@@ -63,12 +63,15 @@ class Rclone:
         child = run.child("cat", [f"--offset={offset}"], [spell(address)], writes=True)
         return RcloneBody(child, offset, entry, lambda: run.check(child.wait()))
 
-    def fetch(self, address: Address, path: str, settings: Settings, meter: Meter, size: int | None = None) -> None:
+    def fetch(
+        self, address: Address, path: str, settings: Settings, meter: Meter, size: int | None = None, label: str = ""
+    ) -> None:
         """One file to `path`, with as many streams as rclone finds good; beside it first, then renamed."""
         part = neighbour(path, str(address.bare), "part", fresh=True)
         make_folder(os.path.dirname(path) or ".")
         try:
-            Run(settings, address, "get", meter).to_end("copyto", [], [spell(address), os.path.abspath(part)], size)
+            run = Run(settings, address, "get", meter, label or address.name)
+            run.to_end("copyto", [], [spell(address), os.path.abspath(part)], size)
             if os.path.isdir(part) or not os.path.exists(part):
                 raise NotFound(f"{address.shown}: is a folder, not a file.", uri=address.shown, phase="get")
             put_in_place(part, path, overwrite=settings.overwrite)
@@ -85,7 +88,7 @@ class Rclone:
 
     def put(self, source: str, address: Address, settings: Settings, meter: Meter | None = None) -> None:
         """One file of this machine to that name."""
-        run = Run(settings, address, "put", meter)
+        run = Run(settings, address, "put", meter, os.path.basename(source))
         run.to_end("copyto", _keep(settings), [os.path.abspath(source), spell(address)], os.path.getsize(source))
 
     def put_stream(self, stream: Stream, source: Source, address: Address, settings: Settings) -> None:
@@ -121,7 +124,7 @@ class Rclone:
 
     def copy(self, source: Address, target: Address, settings: Settings, meter: Meter, *, is_dir: bool) -> None:
         """From remote to remote: by the storage itself where it can, through this machine otherwise."""
-        run = Run(settings, target, "copy", meter)
+        run = Run(settings, target, "copy", meter, "" if is_dir else source.name)
         run.to_end("copy" if is_dir else "copyto", _keep(settings), [spell(source), spell(target)])
 
     def sync(

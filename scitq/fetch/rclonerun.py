@@ -108,10 +108,14 @@ def unknown(address: Address, settings: Settings, names: Sequence[str] = ()) -> 
 class Run:
     """One call of the program, and what it says while it works."""
 
-    def __init__(self, settings: Settings, address: Address | None, phase: str, meter: Meter | None = None) -> None:
+    def __init__(
+        self, settings: Settings, address: Address | None, phase: str, meter: Meter | None = None, label: str = ""
+    ) -> None:
+        """`label`: what the meter calls it if it is a single file, whose end the caller tells."""
         self._settings, self._address, self._phase = settings, address, phase
         self._uri = address.shown if address else "rclone"
-        self._meter = meter
+        self._meter, self._label = meter, label
+        self._moving: dict[str, int] = {}
         self._errors: list[str] = []
         self._stats: dict[str, Any] = {}
         self.skipped: set[str] = set()
@@ -153,7 +157,8 @@ class Run:
         with self.child(verb, flags, operands, writes=False) as child:
             pid = child.pid
             self.check(child.wait(lambda: (self._moved(), _read_bytes(pid) >> 16), self._settings.total_s(size)))
-        if self._meter is not None and (done := self._stats.get("bytes")) is not None:
+        if self._meter is not None and not self._label and (done := self._stats.get("bytes")) is not None:
+            self._ended(set())
             self._meter.whole(int(done), int(self._stats.get("totalBytes") or done), is_done=True)
 
     @property
@@ -185,10 +190,24 @@ class Run:
     def _tell(self, stats: dict[str, Any]) -> None:
         if self._meter is None:
             return
-        for each in stats.get("transferring") or ():
-            if "bytes" in each:
-                self._meter.at(str(each.get("name")), int(each["bytes"]), int(each.get("size") or 0) or None)
+        if self._label:
+            if stats.get("bytes"):
+                self._meter.at(self._label, int(stats["bytes"]), int(stats.get("totalBytes") or 0) or None)
+            return
+        moving = [each for each in stats.get("transferring") or () if "bytes" in each]
+        self._ended({str(each.get("name")) for each in moving})
+        for each in moving:
+            name, size = str(each.get("name")), int(each.get("size") or 0)
+            self._moving[name] = size
+            self._meter.part(name, int(each["bytes"]), size or None)
         self._meter.whole(int(stats.get("bytes") or 0), int(stats.get("totalBytes") or 0) or None)
+
+    def _ended(self, moving: set[str]) -> None:
+        """Files that it told about before, and does not tell about any more."""
+        for name in self._moving.keys() - moving:
+            size = self._moving.pop(name)
+            if self._meter is not None:
+                self._meter.part(name, size, size, is_done=True)
 
     def check(self, status: int) -> None:
         """Raise what its end means, unless it is good."""

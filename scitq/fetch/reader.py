@@ -25,7 +25,9 @@ class SourceChanged(Interrupted):
 class Source:
     """The one who reads. `position` bytes have passed; their MD5 goes along when it is wanted or can be checked."""
 
-    def __init__(self, transport: Transport, address: Address, settings: Settings, meter: Meter | None = None) -> None:
+    def __init__(
+        self, transport: Transport, address: Address, settings: Settings, meter: Meter | None = None, label: str = ""
+    ) -> None:
         self.transport, self.address, self.settings = transport, address, settings
         self.identity = Identity()
         self.expected_md5: str | None = None
@@ -36,7 +38,7 @@ class Source:
         self._md5 = hashlib.md5(usedforsecurity=False)
         self._meter = meter or Meter(settings.report)
         self._watch: Watch | None = None
-        self.label = address.name or address.shown
+        self.label = label or address.name or address.shown
 
     def open(self, *, or_anew: bool = False) -> None:
         """Connect, at `position` of the version that was begun. If that cannot be had: SourceChanged, or from 0 on."""

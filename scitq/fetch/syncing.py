@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 from scitq.fetch.entry import FILE, Entry
@@ -53,13 +54,17 @@ def synchronise(
         there = {}
     wanted = [row for name, row in sorted(here.items()) if name not in there or not _is_same(row, there[name], target)]
 
+    meter = Meter(settings.report, sum(row.size or 0 for row in wanted))
+
     def one(row: Entry) -> None:
+        inner = replace(settings, report=meter.inside(row.rel_name))
         if target.is_local:
-            fetch(address_of(row), safe_path(target.path, row.rel_name, source.shown), settings)
+            fetch(address_of(row), safe_path(target.path, row.rel_name, source.shown), inner)
         elif source.is_local:
-            send(address_of(row).path, target.join(row.rel_name), settings)
+            send(address_of(row).path, target.join(row.rel_name), inner)
         else:
-            stream_over(address_of(row), target.join(row.rel_name), settings)
+            stream_over(address_of(row), target.join(row.rel_name), inner)
+        meter.at(row.rel_name, row.size or 0, row.size, is_done=True)
 
     in_parallel(wanted, one, settings)
     if delete and only is None:
