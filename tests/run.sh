@@ -26,6 +26,23 @@ install_debian_packages() {
     fi
 }
 
+# Azure's storage emulator, for tests/fetch. Node is not in the list of packages: one that was installed from elsewhere brings
+# an npm of its own, with which Debian's npm cannot be installed.
+install_azurite() {
+    [ ! -x "$venv/node_modules/.bin/azurite-blob" ] || return 0
+    if ! command -v npm >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        step "Debian packages: nodejs npm"
+        apt-get update -qq >&2
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nodejs npm >&2 </dev/null
+    fi
+    if ! command -v npm >/dev/null; then
+        echo "The tests of Azure storage need npm, which is not installed, and this user may not install it." >&2
+        return 0
+    fi
+    step "installing azurite in $venv"
+    npm install --prefix "$venv" --no-audit --no-fund --silent 'azurite@^3' >&2 </dev/null
+}
+
 find_python() {
     local candidate
     for candidate in ${PYTHON:+"$PYTHON"} python3 python3.11 python3.12 python3.13 python3.14 python; do
@@ -52,6 +69,7 @@ make_environment() {
 
 install_debian_packages
 make_environment
+install_azurite
 export PATH="$venv/bin:$PATH"
 
 step "format";        ruff format --check .

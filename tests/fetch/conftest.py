@@ -11,7 +11,8 @@ import pytest
 from scitq.fetch.progress import Progress
 from scitq.fetch.retry import Policy
 from scitq.fetch.settings import Settings
-from tests.fetch.servers import Storages, storages
+from tests.fetch.ftpserver import FtpServer
+from tests.fetch.servers import Storages, azure, storages
 from tests.fetch.web import WebServer
 
 
@@ -43,6 +44,29 @@ def store(all_storages: Storages) -> Storages:
     """The storages; tests use buckets and folders of their own."""
     all_storages.s3.reset()
     return all_storages
+
+
+@pytest.fixture(scope="session")
+def azure_storage(all_storages: Storages) -> Iterator[None]:
+    """Azure blob storage, as remote `azure` of the same configuration."""
+    with azure(all_storages.config, all_storages.environ):
+        yield
+
+
+@pytest.fixture(scope="session")
+def ftp_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FtpServer]:
+    """The FTP server."""
+    server = FtpServer(tmp_path_factory.mktemp("ftp"))
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def ftp(ftp_server: FtpServer) -> Iterator[FtpServer]:
+    """The FTP server, empty and in order."""
+    ftp_server.reset()
+    yield ftp_server
+    ftp_server.reset()
 
 
 @dataclass

@@ -6,7 +6,6 @@ import gzip
 import hashlib
 import random
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,22 +24,6 @@ from tests.fetch.web import WebServer, wait_for
 
 DATA = random.Random(6).randbytes(2_000_000)
 ODD = ["a b", "it's", "$(touch x)", "ünï", "-dash", 'q"q', "b|ar", "`id`", "a;b&c", "50%", "a%20b"]
-
-
-@pytest.fixture(scope="session")
-def ftp_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FtpServer]:
-    """The server."""
-    server = FtpServer(tmp_path_factory.mktemp("ftp"))
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def ftp(ftp_server: FtpServer) -> Iterator[FtpServer]:
-    """The server, empty and in order."""
-    ftp_server.reset()
-    yield ftp_server
-    ftp_server.reset()
 
 
 def test_a_file_goes_there_and_comes_back(ftp: FtpServer, tmp_path: Path, settings: Settings, heard: Heard) -> None:

@@ -48,9 +48,11 @@ def settings(settings: Settings, store: Storages) -> Settings:
     return replace(settings, rclone_config=str(store.config))
 
 
-@pytest.fixture(params=["s3", "dav", "sftp", "loc"])
+@pytest.fixture(params=["s3", "azure", "dav", "sftp", "loc"])
 def top(request: pytest.FixtureRequest, store: Storages) -> str:
     """A new folder, or bucket, of each storage in turn."""
+    if request.param == "azure":
+        request.getfixturevalue("azure_storage")
     return fresh(store, request.param)
 
 
