@@ -43,6 +43,8 @@ class Rows:
     head: bool = True
     cut: bool = True
     code: int = 0
+    # Aligned text on a terminal too: what is read by programs, or has too many rows to be laid out.
+    plain: bool = False
 
 
 @dataclass(frozen=True)

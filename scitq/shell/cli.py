@@ -17,6 +17,7 @@ import click
 
 from scitq._version import VERSION
 from scitq.shell.commands import COMMANDS, LAUNCH, SHELLS, Argument, Command, Option
+from scitq.shell.fetchtable import FETCH, HELP
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,7 +40,12 @@ The file is -f FILE, else $SCITQ_FILE, else the nearest *.scitq here or in a fol
 \b
 Completion:  eval "$(_SCITQ_COMPLETE=bash_source scitq)"
 """
-_GROUPS = {"task": "One task or many.", "worker": "Machines that run tasks.", "batch": "Tasks under one name."}
+_GROUPS = {
+    "task": "One task or many.",
+    "worker": "Machines that run tasks.",
+    "batch": "Tasks under one name.",
+    "fetch": HELP,
+}
 _SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 _TYPES: dict[str, Any] = {
     "text": click.STRING, "whole": click.INT, "number": click.FLOAT, "seconds": click.FLOAT, "pair": click.STRING, "flag": click.BOOL,
@@ -58,6 +64,11 @@ def launch(arguments: Sequence[str] | None = None) -> NoReturn:
     )
 
 
+def fetch(arguments: Sequence[str] | None = None) -> NoReturn:
+    """`scitq-fetch`: what `scitq fetch` is, alone."""
+    sys.exit(run(fetch_program(), sys.argv[1:] if arguments is None else list(arguments), "scitq-fetch"))
+
+
 def run(root: click.Command, arguments: list[str], name: str) -> int:
     """Run the program; gives its exit code."""
     try:
@@ -71,10 +82,14 @@ def run(root: click.Command, arguments: list[str], name: str) -> int:
         except (KeyboardInterrupt, click.Abort):
             return 130
     except BrokenPipeError:
-        # Whoever read us has seen enough. What Python still has buffered must not complain at exit.
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 141
+        return _seen_enough()
+
+
+def _seen_enough() -> int:
+    """Whoever read us has. What Python still has buffered must not complain at exit."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return 141
 
 
 def _refuse(problem: click.ClickException, as_json: bool) -> int:
@@ -133,7 +148,7 @@ class Group(click.Group):
                 difflib.get_close_matches(name, known, 1, 0.5)
                 or [one for one in known if name and one.startswith(name)][:1]
             )
-            elsewhere = [row.path for row in COMMANDS if row.path.split()[-1] == name]
+            elsewhere = [row.path for row in (*COMMANDS, *FETCH) if row.path.split()[-1] == name]
             if elsewhere:
                 hint = f"Did you mean: scitq {elsewhere[0]}"
             else:
@@ -154,7 +169,7 @@ def program() -> click.Group:
     root.params += [*_common({"-f", "-v"}), click.Option(["--version"], is_flag=True, is_eager=True, expose_value=False,
                     help="Say which version this is.", callback=_version)]  # fmt: skip
     root.callback = _bare
-    for row in COMMANDS:
+    for row in (*COMMANDS, *FETCH):
         *group, name = row.path.split()
         place: click.Group = root
         if group:
@@ -163,11 +178,24 @@ def program() -> click.Group:
                 found = Group(
                     name=group[0], help=_GROUPS[group[0]], invoke_without_command=True, context_settings=_SETTINGS
                 )
-                found.params += _common(set())
+                found.params += _common(set(), has_file=group[0] != "fetch")
                 found.callback = _bare
                 root.add_command(found)
             place = found
         place.add_command(command(row), name)
+    return root
+
+
+def fetch_program() -> click.Group:
+    """`scitq-fetch` with all its verbs."""
+    root = Group(name="scitq-fetch", help=HELP, invoke_without_command=True, context_settings=_SETTINGS)
+    root.params += _common({"-v"}, "--version", has_file=False)
+    root.params.append(
+        click.Option(["-p", "--process", "_parallel"], type=click.INT, hidden=True)
+    )  # where scitq 1 has it
+    root.callback = _bare
+    for row in FETCH:
+        root.add_command(command(row), row.path.split()[-1])
     return root
 
 
@@ -190,7 +218,7 @@ def command(row: Command, *, is_alone: bool = False) -> click.Command:
             params.append(_option(one))
             taken |= set(one.flags)
     free = {"-f", "-v"} - taken
-    params += _common(free, "--version" if is_alone else None)
+    params += _common(free, "--version" if is_alone else None, has_file=row not in FETCH)
     return Words(
         name=row.path.split()[-1] if not is_alone else "scitq-launch",
         params=params,
@@ -210,12 +238,12 @@ def _option(one: Option) -> click.Option:
     )  # fmt: skip
 
 
-def _common(free: set[str], *more: str | None) -> list[click.Parameter]:
+def _common(free: set[str], *more: str | None, has_file: bool = True) -> list[click.Parameter]:
     """What every command takes; the short letters where they are free."""
     file = ["--file", *(["-f"] if "-f" in free else [])]
     debug = ["--verbose", *(["-v"] if "-v" in free else [])]
     found: list[click.Parameter] = [
-        click.Option([*file, "_file"], metavar="FILE", help="The state file."),
+        click.Option([*file, "_file"], metavar="FILE", help="The state file.", hidden=not has_file),
         click.Option(["--json", "_json"], is_flag=True, help="Print JSON."),
         click.Option([*debug, "_verbose"], is_flag=True, help="Tell what goes on inside."),
     ]
@@ -260,7 +288,7 @@ def _do(row: Command, given: dict[str, Any]) -> int:
     common = click.get_current_context().meta.get("scitq.given", {})
     file, as_json, verbose = (given.pop(key) or common.get(key) for key in ("_file", "_json", "_verbose"))
     screen = Screen(as_json=bool(as_json))
-    args = SimpleNamespace(**given, screen=screen, file=file)
+    args = SimpleNamespace(**given, screen=screen, file=file, common=common)
     try:
         _log(screen, verbose=bool(verbose), with_time=bool(given.get("detached")))
         with _opened(row, file, args) as engine:
@@ -268,7 +296,9 @@ def _do(row: Command, given: dict[str, Any]) -> int:
     except ScitqError as problem:
         screen.error(str(problem))
         return 1
-    except (BrokenPipeError, KeyboardInterrupt):
+    except BrokenPipeError:
+        return _seen_enough()  # click would make 1 of it
+    except KeyboardInterrupt:
         raise
     except OSError as problem:
         screen.error(f"{problem.filename}: {problem.strerror}." if problem.filename else f"{problem}.")

@@ -80,7 +80,7 @@ class Screen:
             return
         cells, right = _cells(answer.columns, answer.rows)
         head = [(column.heading if column.heading is not None else column.key) for column in answer.columns]
-        if self.is_terminal if fd == 1 else self.errors_are_terminal:
+        if not answer.plain and (self.is_terminal if fd == 1 else self.errors_are_terminal):
             self._rich_table(answer, head, cells, right, fd)
         else:
             for line in _plain_table(head if answer.head else None, cells, right):
