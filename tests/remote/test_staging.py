@@ -335,3 +335,38 @@ def test_programs_that_a_killed_agent_left_are_ended_by_the_next_and_no_others(
     finally:
         bystander.kill()
         bystander.wait()
+
+
+MANIFEST = {"scitq": 1, "owner": "f:1", "execution": 1, "complete": True, "files": [["sub/x", 2, None]]}
+
+
+def complete(place: Path) -> None:
+    """An output that a task has left there."""
+    (place / "sub").mkdir(parents=True)
+    (place / "sub" / "x").write_text("x\n")
+    (place / ".scitq-manifest.json").write_text(json.dumps(MANIFEST))
+
+
+def test_a_complete_output_is_not_made_again_when_that_is_wanted(driver: Driver, tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    complete(place)
+    order = {"output": str(place), "owner": "f:1", "skip": True, "input": ["/no/such/file"]}
+    line = driver.script(1, "touch $OUTPUT/ran", **order)
+    assert (line["why"], line["code"], line["collect"]) == ("exists", 0, False)
+    assert line["to"] == str(place) and line["files"] == [["sub/x", 2, None]]
+    (place / "sub" / "x").write_text("cut")
+    assert refused(driver, 2, **order)[0] == "NotFound"  # not whole: it would be made, if its input were there
+
+
+def test_a_place_with_others_files_is_refused_before_anything_is_brought(
+    driver: Driver, root: Path, tmp_path: Path, web: WebServer
+) -> None:
+    place = tmp_path / "place"
+    complete(place)
+    web.add("/x", b"x")
+    inputs = [f"{web.url}/x"]
+    error, note = refused(driver, 1, output=str(place), owner="f:2", input=inputs)
+    assert error == "Collision" and str(place) in note and not web.requests
+    assert driver.script(2, "cat $INPUT/x > $OUTPUT/y", output=str(place), owner="f:1", input=inputs)["code"] == 0
+    assert driver.seen("collected", 2)["ok"]
+    wait_for(lambda: not os.listdir(root / "stage"))

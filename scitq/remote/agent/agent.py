@@ -460,6 +460,7 @@ def main(folder: str, linger: float, slots: int | None, keeper_command: list[str
         finally:
             agent.folders.close(CLOSE_S)
             agent.staging.end()
+            strays.end(folder)  # what did not listen
     except Exception:
         root.say(folder, "agent", "died: " + traceback.format_exc())
         return 70

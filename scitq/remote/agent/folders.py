@@ -18,7 +18,6 @@ from scitq.remote.agent.slots import OUTPUT
 
 if TYPE_CHECKING:
     from scitq.fetch.retry import Cancel
-    from scitq.fetch.settings import Settings
     from scitq.remote.agent.agent import Agent
 
 
@@ -104,7 +103,7 @@ class Folders:
             from scitq.remote.agent import publish
 
             try:
-                brought = publish.bring(self.root, owed, key, self._settings(cancel))
+                brought = publish.bring(self.root, owed, key, self.agent.staging.remotes.settings(cancel))
             except FetchError as error:
                 result.update(error=type(error).__name__, note=error.message)
             else:
@@ -124,12 +123,6 @@ class Folders:
                 self._tidy(key, False, is_sent="output" in owed)
 
         self._in_pool(job, done, self.sending if "output" in owed else self.pool)
-
-    def _settings(self, cancel: Cancel) -> Settings:
-        from scitq.fetch.settings import Settings
-
-        remotes = self.agent.staging.remotes
-        return Settings(cancel=cancel, rclone_config=remotes.path, rclone_program=remotes.program)
 
     def close(self, patience_s: float) -> None:
         """The agent ends: transfers stop. What they were for is still owed, and another agent begins again."""

@@ -13,9 +13,8 @@ from scitq.fetch.files import is_temporary
 from scitq.fetch.settings import Settings
 from scitq.fetch.transport import transport_of
 from scitq.fetch.uri import Address
+from scitq.remote.agent import manifest
 
-MANIFEST = ".scitq-manifest.json"
-"""What lies beside outputs and says whose they are: never a part of them."""
 _CANNOT = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
 
 
@@ -57,7 +56,7 @@ def _several(rows: list[Entry], folder: str, settings: Settings) -> None:
         if row.is_dir:
             os.mkdir(os.path.join(folder, name), 0o700)
             _folder(path, os.path.join(folder, name), settings)
-        elif name != MANIFEST:
+        elif name != manifest.NAME:
             _file(path, os.path.join(folder, name))
 
 
@@ -70,7 +69,7 @@ def _folder(source: str, folder: str, settings: Settings) -> None:
         raise of_os_error(error, source, "get") from error
     for entry in entries:
         target = os.path.join(folder, entry.name)
-        if entry.name == MANIFEST or is_temporary(entry.name):
+        if entry.name == manifest.NAME or is_temporary(entry.name):
             continue
         if entry.is_dir(follow_symlinks=False):
             os.mkdir(target, 0o700)

@@ -23,9 +23,10 @@ from scitq.fetch.retry import Cancel
 from scitq.fetch.settings import Settings
 from scitq.fetch.transfer import get
 from scitq.fetch.uri import Address, parse
+from scitq.remote.agent import manifest, publish
 from scitq.remote.agent.cache import Cache, Coming
 from scitq.remote.agent.collect import empty_trash, to_trash
-from scitq.remote.agent.links import MANIFEST, bring_links, can_be_linked
+from scitq.remote.agent.links import bring_links, can_be_linked
 from scitq.remote.agent.rooms import trim, with_room
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ class Site:
         home = os.path.join(self.root, "stage", job.key)
         if os.path.exists(os.path.join(home, "ready")):
             return READY
+        if (found := _look_at_output(job.ask, settings)) is not None:
+            return found
         os.makedirs(home, mode=0o700, exist_ok=True)
         self._of(job, "resource", Resources, settings)
         self._of(job, "input", Sources, settings)
@@ -137,6 +140,17 @@ class Site:
         to_trash(self.root, os.path.join(self.root, "exec", key, "resource"))
         to_trash(self.root, os.path.join(self.root, "stage", key))
         empty_trash(self.root)
+
+
+def _look_at_output(ask: dict[str, Any], settings: Settings) -> Outcome | None:
+    """Before anything is brought or run: is all of it there already, and may it be put there at all?"""
+    if ask.get("output") is None:
+        return None
+    if ask.get("skip") and (files := publish.find_complete(ask, settings)) is not None:
+        return {"ok": True, "exists": True, "to": ask["output"], "files": files}
+    if not ask.get("overwrite"):
+        publish.check_target(ask, ask["id"], settings)
+    return None
 
 
 class Sources:
@@ -237,7 +251,7 @@ def _drop_ours(folder: str) -> None:
     """The record that we keep beside outputs is none of them."""
     for place, _, names in os.walk(folder):
         for name in names:
-            if name == MANIFEST or is_temporary(name):
+            if name == manifest.NAME or is_temporary(name):
                 os.unlink(os.path.join(place, name))
 
 

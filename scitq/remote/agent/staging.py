@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from scitq.remote.agent import collect, root, strays
+from scitq.remote.agent import collect, root
 from scitq.remote.agent.orders import key_of
 from scitq.remote.agent.remotes import BadRemotes, Remotes
 
@@ -299,9 +299,7 @@ class Staging:
             job.is_dropped = True
             job.stop()
         with self.idle:
-            is_over = self.idle.wait_for(lambda: not self.active, END_S)
-        if is_over:
-            strays.forget(self.root)
+            self.idle.wait_for(lambda: not self.active, END_S)
         self.remotes.forget()
 
 
