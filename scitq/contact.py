@@ -45,6 +45,8 @@ class Contact:
     slots_sent: int | None = None
     # What the agent was told is wanted of executions, since this connection was made.
     told: dict[ExecutionId, Wanted] = field(default_factory=dict)
+    # The remotes that it was given, and as of which state of the configuration, since this connection was made.
+    remotes: dict[str, object] = field(default_factory=dict)
     forget: list[ExecutionId] = field(default_factory=list)
     forget_logs: list[ExecutionId] = field(default_factory=list)
     tails: set[tuple[ExecutionId, int]] = field(default_factory=set)

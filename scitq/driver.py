@@ -36,7 +36,8 @@ from scitq.remote import local
 from scitq.remote.link import Answer, Stream
 from scitq.remote.orders import to_bytes
 from scitq.states import RECALLABLE, Outcome, Stage, TaskState, WorkerState
-from scitq.store import executions, journal, keep, listing, logs, query, tasks, workers
+from scitq.storages import Storages
+from scitq.store import executions, journal, keep, listing, logs, manifests, query, tasks, workers
 from scitq.store.connection import Store
 from scitq.store.executions import Glance, Order
 from scitq.store.lease import Lease
@@ -89,6 +90,7 @@ class Driver:
         self._store = store
         self._lease = Lease(store)
         self._outputs = str(store.side / "outputs")
+        self._file_id: str | None = None
         self._on_end = on_end
         self._linger_s = linger_s
         self._take_over = take_over
@@ -117,6 +119,7 @@ class Driver:
             store, self._lease, self._stop,
             later=self._later, wake=self.wake, is_over=lambda: self._over, on_output=on_output,
         )  # fmt: skip
+        self._storages = Storages(later=self._later, say=self._say)
         self._thread = threading.Thread(target=self._main, name="scitq-driver", daemon=True)
 
     def start(self) -> None:
@@ -428,6 +431,9 @@ class Driver:
             contact.told.clear()
         contact.forget += plan.forget
         contact.forget_logs += plan.forget_logs
+        remotes = {name for command in plan.commands for name in command.get("remotes", ())}
+        if remotes:
+            self._storages.want(contact, remotes)
         self._say(contact, [*self._slots(contact, row), *plan.commands])
         self._poll(contact)
 
@@ -484,7 +490,16 @@ class Driver:
             command["gpus"] = list(order.gpus)
         if spec.run_timeout is not None:
             command["timeout"] = spec.run_timeout
-        command["deliver"] = f"{self._outputs}/{order.task}"
+        if spec.has_data:
+            from scitq.data import keys
+
+            if self._file_id is None:
+                self._file_id = manifests.file_id(db)
+            command.update(keys(db, order, self._outputs, self._file_id))
+        else:
+            command["deliver"] = f"{self._outputs}/{order.task}"
+            if spec.keep_failed:
+                command["failed"] = f"{self._outputs}/{order.task}.failed/{order.execution}"
         if order.context is not None:
             if order.context not in self._contexts:
                 text = query.one(db, "select data from context where id = ?", (order.context,))[0]
@@ -582,6 +597,11 @@ class Driver:
         self._selector.register(events, selectors.EVENT_READ, (contact, events))
         self._say(contact, [{"slots": row.concurrency}])
         contact.slots_sent = row.concurrency
+        # What waits for its data there, or is to be brought home, goes on once the agent has what it takes.
+        live = executions.with_data(self._store.reader(), contact.worker)
+        remotes = {name for order in live for name in self._order(self._store.reader(), order).get("remotes", ())}
+        if remotes:
+            self._storages.want(contact, remotes)
         self._poll(contact)
 
     def _outbid(self, epoch: object) -> None:
@@ -644,6 +664,7 @@ class Driver:
         contact.synced = False
         contact.slots_sent = None
         contact.told.clear()
+        contact.remotes.clear()
         contact.asked.clear()
         contact.stats_after = 0.0
 

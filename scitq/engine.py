@@ -29,7 +29,7 @@ from scitq.store import batches, executions, journal, listing, logs, tasks, work
 from scitq.store.connection import Store
 from scitq.store.lease import Lease
 from scitq.store.schema import SCHEMA
-from scitq.submitter import Requirement, Submitter, working_folder
+from scitq.submitter import DATA, Requirement, Submitter, working_folder
 from scitq.task import ExecutionId, TaskId, TaskRow, check_command
 from scitq.waiting import Arrivals, Changes
 from scitq.worker import WorkerRow
@@ -171,13 +171,17 @@ class Engine:
         input: Any = None,
         resource: Any = None,
         output: Any = None,
-        container: str | None = None,
-        container_options: Any = None,
+        overwrite: bool | None = None,
+        keep_failed: bool | None = None,
+        skip_if_exists: bool | None = None,
         stage_in_timeout: float | None = None,
-        use_cache: bool = False,
         cpus: float | None = None,
         memory: str | int | None = None,
         gpus: int | None = None,
+        container: str | None = None,
+        container_options: Any = None,
+        use_cache: bool = False,
+        download_timeout: float | None = None,
     ) -> Task:
         """Queue a task; it is in the file when this returns.
 
@@ -188,7 +192,15 @@ class Engine:
         environment. `tags` are for you to search by. What is not given is taken from the batch's defaults (`set_batch`).
         On this machine's worker the command runs in the folder from which it was submitted.
 
-        The arguments after `tags` come with later stages; until then they are refused.
+        `input` (its own, in `$INPUT`) and `resource` (shared by tasks and kept at the worker, read-only, in `$RESOURCE`) are
+        one address or several: text, `URI`, `Path`, or other tasks' `output`, which are then required. A plain path is of this
+        machine, and may be a pattern (`data/*.gz`). `|gunzip`, `|untar`, `|unzip`, `|mv:folder` say what is done with what
+        arrives. They must arrive within `stage_in_timeout` seconds, if that is given.
+        `output` is where what it leaves in `$OUTPUT` goes; without it, a folder beside the file. A place that holds anything
+        of others is refused, unless with `overwrite`. What a failed try left goes beside it (`<output>.failed/<execution>`),
+        unless `keep_failed` is False. With `skip_if_exists` the task succeeds at once if its output is there, complete.
+
+        `container`, `container_options` and `use_cache` come with a later stage; until then they are refused.
 
         Raises:
             BadInput: an argument makes no sense; nothing was queued.
@@ -197,8 +209,9 @@ class Engine:
         given = {
             "command": command, "name": name, "batch": batch, "shell": shell, "requires": requires, "retry": retry,
             "retry_delay": retry_delay, "run_timeout": run_timeout, "priority": priority, "env": env, "tags": tags,
-            "input": input, "resource": resource, "output": output, "container": container,
-            "container_options": container_options, "stage_in_timeout": stage_in_timeout, "use_cache": use_cache,
+            "input": input, "resource": resource, "output": output, "overwrite": overwrite, "keep_failed": keep_failed,
+            "skip_if_exists": skip_if_exists, "stage_in_timeout": stage_in_timeout, "download_timeout": download_timeout,
+            "container": container, "container_options": container_options, "use_cache": use_cache,
             "cpus": cpus, "memory": memory, "gpus": gpus,
         }  # fmt: skip
         id = self._submitter.one(given)
@@ -231,7 +244,9 @@ class Engine:
 
     def _edit_of(self, row: TaskRow, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """An edit's arguments, checked: fields of the spec, and columns of the task."""
-        fields = {key: value for key, value in given.items() if value is not None or key == "run_timeout"}
+        given = {submission.V1_NAMES.get(key, key): value for key, value in given.items()}
+        fields = {key: value for key, value in given.items() if value is not None}
+        cleared = {key: None for key in submission.CLEARED_BY_NONE if key in given and given[key] is None}
         changes: dict[str, Any] = {}
         columns: dict[str, Any] = {}
         shell = fields.pop("shell", None)
@@ -247,10 +262,25 @@ class Engine:
             columns["priority"] = submission.priority_of(fields.pop("priority"))
         if "requires" in fields:
             columns["requires"] = self._submitter.ids_of(fields.pop("requires"))
+        changes.update(self._addresses_of(row, fields, columns))
         changes.update(submission.conditions(fields))
-        if "run_timeout" in fields and fields["run_timeout"] is None:
-            changes["run_timeout"] = None
-        return changes, columns
+        return {**changes, **cleared}, columns
+
+    def _addresses_of(self, row: TaskRow, fields: dict[str, Any], columns: dict[str, Any]) -> dict[str, Any]:
+        """An edit's addresses, checked. Tasks whose output it names, or named before and does still, stay required."""
+        given = {key: fields.pop(key) for key in DATA if key in fields}
+        if not given and not ("requires" in columns and (row.spec.input or row.spec.resource)):
+            return {}
+        from scitq.addresses import parents_of
+
+        known = [int(parent.id) for parent in listing.parents(self._reader(), row.id, 1 << 40)]
+        wanted: list[int] = list(columns.get("requires", known))
+        found = self._submitter.addresses(given, wanted) if given else {}
+        for key in ("input", "resource"):
+            wanted += parents_of(found.get(key, getattr(row.spec, key)))
+        if "requires" in columns or not set(wanted) <= set(known):
+            columns["requires"] = sorted(set(wanted))
+        return found
 
     def _delete(self, ids: Sequence[int]) -> None:
         now = _now_ms()
@@ -308,7 +338,8 @@ class Engine:
         if unknown := sorted(set(settings) - set(submission.BATCH_SETTINGS)):
             known = ", ".join(submission.BATCH_SETTINGS)
             raise BadInput(f"{unknown[0]} cannot be a default of a batch (known: {known}).")
-        self._submitter.prepare({"command": "true", **settings})
+        prepared = listing.spec_of(self._submitter.prepare({"command": "true", **settings}).spec)
+        settings |= {key: list(getattr(prepared, key)) for key in ("input", "resource") if key in settings}
         self._write(lambda db: batches.set_settings(db, batch, settings))
         return settings
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from scitq.errors import TaskBlocked, TaskCancelled, TaskFailed
 from scitq.states import TaskState
-from scitq.store import executions, listing, logs, tasks
+from scitq.store import executions, listing, logs, manifests, tasks
 from scitq.task import ExecutionRow, TaskId, TaskRow
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from scitq.engine import Engine
+    from scitq.outputs import TaskOutput
+    from scitq.store.manifests import Left
 
 # A follower asks for this long, and asks again before it is over: one that dies is forgotten.
 FOLLOW_S = 30.0
@@ -113,9 +113,19 @@ class Task:
         return executions.of_task(self._engine._reader(), self.id)
 
     @property
-    def output(self) -> Path:
-        """The folder that holds (or will hold) what the task leaves in `$OUTPUT`."""
-        return self._engine.side / "outputs" / str(self.id)
+    def output(self) -> TaskOutput:
+        """Where what the task leaves in `$OUTPUT` is (or will be): an address that knows its task.
+
+        As another task's input it implies that this one is required. When it is a path of this machine, it is a path object too.
+        """
+        from scitq.outputs import output_of
+
+        return output_of(self)
+
+    def files(self) -> list[Left]:
+        """What its newest success left below `output`: name, size, and MD5 where it is known."""
+        found = manifests.of_task(self._engine._reader(), self.id)
+        return [] if found is None else found.files
 
     def why(self) -> str:
         """What the task is waiting for, or how it ended, in a sentence."""

@@ -153,11 +153,15 @@ class URI:
 
     def read_text(self, encoding: str = "utf-8", errors: str = "strict", *, settings: Settings | None = None) -> str:
         """What the file says. For small ones: it passes through a temporary file, with its actions."""
+        return self.read_bytes(settings=settings).decode(encoding, errors)
+
+    def read_bytes(self, *, settings: Settings | None = None) -> bytes:
+        """The same, to the byte."""
         with tempfile.TemporaryDirectory(prefix="scitq-") as folder:
             landed = transfer.get(self._address, f"{folder}/", settings=settings)
             if len(landed) != 1:
                 raise NotFound(
                     f"{self._address.shown}: {len(landed)} files, not one.", uri=self._address.shown, phase="get"
                 )
-            with open(landed[0].path, encoding=encoding, errors=errors) as file:
+            with open(landed[0].path, "rb") as file:
                 return file.read()

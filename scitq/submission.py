@@ -10,13 +10,19 @@ from typing import Any
 from scitq.errors import BadInput, NotSupported
 
 _NOT_YET = {
-    "input": "stage 3 (data)", "resource": "stage 3 (data)", "output": "stage 3 (data)", "stage_in_timeout": "stage 3 (data)",
     "container": "stage 4 (containers)", "container_options": "stage 4 (containers)", "use_cache": "stage 4 (cache)",
 }  # fmt: skip
 
 
 # What `Engine.set_batch` may set.
-BATCH_SETTINGS = ("shell", "retry", "retry_delay", "run_timeout", "priority", "env", "tags", "cpus", "memory", "gpus")
+BATCH_SETTINGS = (
+    "shell", "retry", "retry_delay", "run_timeout", "priority", "env", "tags", "cpus", "memory", "gpus", "input", "resource",
+    "overwrite", "keep_failed", "skip_if_exists", "stage_in_timeout",
+)  # fmt: skip
+# What an edit takes away by saying None.
+CLEARED_BY_NONE = ("run_timeout", "output", "stage_in_timeout")
+# Version 1's names, and ours.
+V1_NAMES = {"download_timeout": "stage_in_timeout", "required_tasks": "requires"}
 
 
 def conditions(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,6 +122,12 @@ def _python(name: str, value: Any) -> str:
     return value
 
 
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise BadInput(f"{name} must be True or False, not {value!r}.")
+    return value
+
+
 def _gpus(name: str, value: Any) -> int:
     return whole(name, value)
 
@@ -144,4 +156,8 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "memory": memory_bytes,
     "gpus": _gpus,
     "python": _python,
+    "overwrite": _flag,
+    "keep_failed": _flag,
+    "skip_if_exists": _flag,
+    "stage_in_timeout": _limit,
 }

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import apsw
 
 BULK = 10_000
+# The arguments that are addresses.
+DATA = ("input", "resource", "output")
 # What a task on this machine sees of the submitter's environment; the rest is given with env=.
 CONTEXT_VARIABLES = (
     "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV",
@@ -31,7 +33,7 @@ CONTEXT_VARIABLES = (
 _RAW_VARIABLES = tuple(os.fsencode(name) for name in CONTEXT_VARIABLES)
 # Arguments of a submission that are looked at each time; and those that mean the same each time, if they are of these kinds.
 _ITS_OWN = frozenset({"command", "name", "requires"})
-_LASTING = frozenset({"batch", *submission.BATCH_SETTINGS})
+_LASTING = frozenset({"batch", *submission.BATCH_SETTINGS}) - {*DATA}
 _CONSTANTS = frozenset({str, int, float})
 Requirement = Task | int | str | Iterable["Requirement"]
 
@@ -82,6 +84,9 @@ class Submitter:
 
     def one(self, given: Mapping[str, Any]) -> TaskId:
         """Queue one task, whose arguments are those of `Engine.submit`."""
+        for key in ("overwrite", "skip_if_exists"):
+            if given.get(key) and given.get("output") is None:
+                raise BadInput(f"{key}= is about an output: give output= too.")
         while True:
             defaults = self._defaults  # another thread may put others in their place
             try:
@@ -140,7 +145,8 @@ class Submitter:
         return pattern.model._replace(
             name=None if name is None else submission.name_of("name", name),
             spec=pattern.spec(given["command"]),
-            requires=[] if requires is None or requires == () else self.ids_of(requires),
+            # The model's are those of a batch's resources that other tasks leave.
+            requires=[*pattern.model.requires, *([] if requires is None or requires == () else self.ids_of(requires))],
         )
 
     def _pattern_of(self, common: Mapping[str, Any], settings: dict[str, dict[str, Any]]) -> Pattern:
@@ -167,6 +173,9 @@ class Submitter:
         batch = given.pop("batch", None)
         batch = DEFAULT_BATCH if batch is None else submission.name_of("batch", batch)
         known = {} if known is None else known
+        for old, ours in submission.V1_NAMES.items():
+            if (value := given.pop(old, None)) is not None:
+                given[ours] = value
         if batch not in known:
             known[batch] = batches.settings(self._store.reader(), batch)
         for key, value in known[batch].items():
@@ -176,16 +185,28 @@ class Submitter:
             raise BadInput("a task needs a command.")
         command, shell = check_command(given.pop("command"), given.pop("shell", False))
         name, requires, priority = (given.pop(key, None) for key in ("name", "requires", "priority"))
+        parents = [] if requires is None else self.ids_of(requires)
+        addresses = {key: value for key in DATA if (value := given.pop(key, None)) is not None}
         fields = submission.conditions(given)
+        if addresses:
+            fields |= self.addresses(addresses, parents)
         spec = Spec(command=command, shell=shell, **fields)
         return Prepared(
             None if name is None else submission.name_of("name", name),
             batch,
             0 if priority is None else submission.priority_of(priority),
             listing.spec_text(spec),
-            [] if requires is None else self.ids_of(requires),
+            parents,
             spec.need,
         )
+
+    def addresses(self, given: Mapping[str, Any], parents: list[int]) -> dict[str, Any]:
+        """What is said of data, checked; the tasks whose output is named come to the `parents`."""
+        from scitq import addresses
+
+        found = addresses.check(given, requires_others=bool(parents), path=self._store.path)
+        parents += found.parents
+        return found.fields
 
     def _add_one(self, item: Prepared, defaults: dict[str, Any]) -> TaskId:
         """Write one submission down; `defaults` are those of its batch that it was prepared with."""

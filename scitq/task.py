@@ -53,6 +53,11 @@ class Spec:
     stage_in_timeout: float | None = None
 
     @property
+    def has_data(self) -> bool:
+        """Whether anything is to be fetched for it, or brought anywhere but to the side folder."""
+        return bool(self.input or self.resource or self.output is not None)
+
+    @property
     def need(self) -> Need | None:
         """What it asks of its worker; None for nothing in particular."""
         need = Need(self.cpus, self.memory, self.gpus, self.python)

@@ -19,7 +19,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 AGENT = PACKAGE / "remote" / "agent"
 FETCH = PACKAGE / "fetch"
 # Of scitq.fetch, what stays on the laptop.
-AT_HOME = ("remotes",)
+AT_HOME = ("configuration", "remotes")
 
 # Who may import what of the packages that scitq depends on (DESIGN.md §4); prefixes of module names.
 ALLOWED = {

@@ -89,6 +89,18 @@ _CPUS = Option(("--cpus",), "CPUs it needs while it runs; 0: nothing in particul
 _MEMORY = Option(("--memory",), "Memory it needs while it runs: 16G, 500M.", metavar="SIZE")
 _GPUS = Option(("--gpus",), "GPUs it needs while it runs.", "whole", metavar="N")
 _NEEDS = (_CPUS, _MEMORY, _GPUS)
+_INPUT = Option(("-i", "--input"), "Data it reads, in $INPUT: a path, a URI, or task://12 for what task 12 leaves; repeatable.", many=True,
+                metavar="URI")  # fmt: skip
+_RESOURCE = Option(("-r", "--resource"), "Data that tasks share, in $RESOURCE; repeatable.", many=True, metavar="URI")
+_OUTPUT = Option(("-o", "--output"), "The folder where what it leaves in $OUTPUT goes.", metavar="URI")
+_DATA = (
+    _INPUT, _RESOURCE, _OUTPUT,
+    Option(("--overwrite",), "Put it there though there is something of others.", "flag"),
+    Option(("--skip-if-exists",), "Succeed at once if the output is there, complete.", "flag"),
+    Option(("--no-keep-failed",), "Drop what a failed try left.", "flag"),
+    Option(("--stage-in-timeout",), "Limit for fetching its data.", "seconds", metavar="SECONDS"),
+    Option(("--download-timeout",), "What --stage-in-timeout is, in scitq 1.", "seconds", metavar="SECONDS", hidden=True),
+)  # fmt: skip
 _CONDITIONS = (_NAME, _BATCH, _RETRY, _RUN_TIMEOUT, _PRIORITY, *_NEEDS, _ENV, _REQUIRES, _SHELL)
 _WHERE = Option(("--where",), "All that meet a condition in SQL over the view tasks, such as \"batch='qc' and state='failed'\".",
                 metavar="CONDITION")  # fmt: skip
@@ -109,11 +121,7 @@ LAUNCH = Command(
     One word with spaces is split as a shell would split it; several words are taken as they are. No shell runs either:
     for pipes and > use --shell.""",
     (
-        _COMMAND, *_CONDITIONS,
-        Option(("-i", "--input"), "Data it reads.", many=True, metavar="URI"),
-        Option(("-r", "--resource"), "Data that tasks share.", many=True, metavar="URI"),
-        Option(("-o", "--output"), "Where its output folder goes.", metavar="URI"),
-        Option(("--download-timeout",), "Limit for fetching its data.", "seconds", metavar="SECONDS"),
+        _COMMAND, *_CONDITIONS, *_DATA,
         Option(("--use-cache",), "Take the result of an equal task if there is one.", "flag"),
         Option(("-d", "--docker"), "The container image it runs in.", metavar="IMAGE"),
         Option(("-O", "--option"), "Options for docker.", many=True, metavar="TEXT"),
@@ -133,7 +141,7 @@ COMMANDS: tuple[Command, ...] = (
 
         One word with spaces is split as a shell would split it; several words are taken as they are. No shell runs either:
         for pipes and > use --shell. Ctrl-C leaves the task running; a second one within 2 s cancels it.""",
-        (_COMMAND, *_CONDITIONS), file="made", drives=True, wraps=True,
+        (_COMMAND, *_CONDITIONS, *_DATA), file="made", drives=True, wraps=True,
     ),
     LAUNCH,
     Command(
@@ -212,6 +220,10 @@ COMMANDS: tuple[Command, ...] = (
             Option(("-b", "--batch"), "Its new batch."),
             Option(("-R", "--requirements"), "What it requires from now on; '' for nothing.", many=True, metavar="IDS", key="requires"),
             _RETRY, _RUN_TIMEOUT, _PRIORITY, *_NEEDS, _ENV,
+            Option(("-j", "--input"), "Its new input, all of it; '' for nothing. Repeatable.", many=True, metavar="URI"),
+            Option(("-r", "--resource"), "Its new resources, all of them; '' for nothing. Repeatable.", many=True, metavar="URI"),
+            Option(("-o", "--output"), "Where its output goes from now on; '' for the folder beside the file.", metavar="URI"),
+            *_DATA[3:],
         ),
     ),
     Command("worker list", "workers:listed", "The workers.", (_LONG, _NO_HEAD)),
@@ -260,7 +272,7 @@ COMMANDS: tuple[Command, ...] = (
         (
             _ONE_BATCH, _BATCH_BY_NAME, _RETRY,
             Option(("--retry-delay",), "Wait before the first retry; twice as long before each further one.", "seconds", metavar="SECONDS"),
-            _RUN_TIMEOUT, _PRIORITY, *_NEEDS, _ENV,
+            _RUN_TIMEOUT, _PRIORITY, *_NEEDS, _ENV, _RESOURCE, *_DATA[3:],
             Option(("--clear",), "Take away the defaults it has.", "flag"),
         ),
         file="made",

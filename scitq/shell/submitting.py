@@ -21,6 +21,8 @@ from scitq.shell.answers import Text
 from scitq.shell.attention import Attention
 from scitq.shell.show import Screen
 from scitq.states import TaskState
+from scitq.store import listing
+from scitq.submitter import DATA
 from scitq.task import TaskRow, check_command
 
 SECOND_CHANCE_S = 2.0
@@ -46,7 +48,6 @@ def launch(engine: Engine, args: SimpleNamespace) -> Text | int:
     if args.server:
         raise click.UsageError("this scitq has no server: the queue is a file. Leave -s out; -f FILE names the file.")
     later = {
-        "input": list(args.input), "resource": list(args.resource), "output": args.output, "stage_in_timeout": args.download_timeout,
         "use_cache": args.use_cache, "container": args.docker,
         "container_options": [*args.option, *(["-u", args.uid] if args.uid else []), *(["-g", args.gid] if args.gid else [])],
     }  # fmt: skip
@@ -63,10 +64,12 @@ def launch(engine: Engine, args: SimpleNamespace) -> Text | int:
 
 
 def _rehearse(engine: Engine, wanted: dict[str, Any]) -> Text:
-    name, batch, priority, _, parents, _ = engine._submitter.prepare(dict(wanted))
+    name, batch, priority, text, parents, _ = engine._submitter.prepare(dict(wanted))
+    spec = listing.spec_of(text)
     command, shell = check_command(wanted["command"], wanted.get("shell", False))
     said = {"name": name, "batch": batch, "command": command, "shell": shell, "priority": priority, "requires": parents}
     said |= {key: wanted[key] for key in (*SIMPLE_CONDITIONS, "env") if key in wanted}
+    said |= {key: value for key in DATA if (value := getattr(spec, key)) not in ((), None)}
     lines = [f"{key:<12}{value}" for key, value in said.items() if value not in (None, [], {}, 0)]
     return Text("\n".join(lines), said, ["Nothing was queued."])
 
@@ -98,10 +101,31 @@ def conditions(args: SimpleNamespace) -> dict[str, Any]:
     wanted: dict[str, Any] = {
         key: value for key in SIMPLE_CONDITIONS if (value := getattr(args, key, None)) is not None
     }
+    wanted |= data(args)
     if args.env:
         wanted["env"] = environment(args.env)
     if getattr(args, "requires", ()):
         wanted["requires"] = requirements(args.requires)
+    return wanted
+
+
+def data(args: SimpleNamespace) -> dict[str, Any]:
+    """Input, resources, output and what goes with them, as far as they were given; '' for none."""
+    wanted: dict[str, Any] = {}
+    for key in ("input", "resource"):
+        if getattr(args, key, ()):
+            wanted[key] = [text for text in getattr(args, key) if text]
+    if getattr(args, "output", None) is not None:
+        wanted["output"] = args.output or None
+    for key in ("overwrite", "skip_if_exists"):
+        if getattr(args, key, False):
+            wanted[key] = True
+    if getattr(args, "no_keep_failed", False):
+        wanted["keep_failed"] = False
+    limits = (getattr(args, key, None) for key in ("stage_in_timeout", "download_timeout"))
+    for limit in limits:
+        if limit is not None:
+            wanted["stage_in_timeout"] = limit
     return wanted
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from types import SimpleNamespace
@@ -193,7 +194,7 @@ def show(engine: Engine, args: SimpleNamespace) -> Text:
         **facts.task_facts(row, last),
         "why": task.why(),
         "folder": context.get("cwd"),
-        "output": str(task.output) if task.output.exists() else None,
+        "output": _output(task, row),
         "requires": [{"id": int(parent.id), "name": parent.name, "status": parent.state.word} for parent in parents],
         "requires_count": sum(counts.values()),
         "executions": [facts.execution_facts(one) for one in attempts],
@@ -210,6 +211,13 @@ def show(engine: Engine, args: SimpleNamespace) -> Text:
     if tail:
         lines += ["", "its last lines", *(f"  {harmless(line).rstrip()}" for line in tail)]
     return Text("\n".join(lines), data, safe=True)
+
+
+def _output(task: Task, row: TaskRow) -> str | None:
+    """Where its output is or will be, as far as the file and this machine say; nobody else is asked."""
+    output = task.output
+    is_there = row.spec.output is not None or not output.address.is_local or os.path.exists(output.path)
+    return output.address.shown if is_there else None
 
 
 def _not_held(engine: Engine, row: TaskRow, last: ExecutionRow | None) -> str | None:

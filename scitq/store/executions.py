@@ -99,18 +99,25 @@ def unstarted(db: apsw.Connection, worker: WorkerId) -> list[Order]:
         where execution.worker = ? and ended is null and task.state = {int(TaskState.ASSIGNED)} order by execution.id""",
         (worker,),
     )
-    return [
-        Order(
-            ExecutionId(e),
-            TaskId(t),
-            WorkerId(w),
-            listing.spec_of(spec),
-            context,
-            slots,
-            tuple(json.loads(gpus or "[]")),
-        )
-        for e, t, w, spec, context, slots, gpus in rows
-    ]
+    return [_order(row) for row in rows]
+
+
+def with_data(db: apsw.Connection, worker: WorkerId) -> list[Order]:
+    """The live orders of a worker for which something is to be fetched or brought anywhere but to the side folder."""
+    rows = query.rows(
+        db,
+        """select execution.id, task.id, execution.worker, task.spec, task.context, slots, gpus
+        from execution join task on task.id = execution.task where execution.worker = ? and ended is null
+        and coalesce(task.spec ->> '$.input', task.spec ->> '$.resource', task.spec ->> '$.output') is not null""",
+        (worker,),
+    )
+    return [_order(row) for row in rows]
+
+
+def _order(row: tuple[Any, ...]) -> Order:
+    execution, task, worker, spec, context, slots, gpus = row
+    listed = tuple(json.loads(gpus or "[]"))
+    return Order(ExecutionId(execution), TaskId(task), WorkerId(worker), listing.spec_of(spec), context, slots, listed)
 
 
 def reserve(db: apsw.Connection, highest: int) -> None:

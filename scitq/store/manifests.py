@@ -70,6 +70,13 @@ def of_task(db: apsw.Connection, task: TaskId) -> Manifest | None:
     return None if last is None else of_execution(db, last)
 
 
+def address(db: apsw.Connection, task: TaskId) -> str | None:
+    """Where the newest success of a task put its output; None when it left nothing, or there is none."""
+    last = _last_success(db, task)
+    row = None if last is None else query.row(db, "select address from manifest where execution = ?", (last,))
+    return None if row is None else _named(row[0])
+
+
 def source(db: apsw.Connection, task: TaskId, folder: str) -> str | None:
     """Where what a task left is, for those who use it: an address; None when it left nothing. `folder` is its place in the
     side folder, for executions of files that had no manifests yet, and for tasks that were deleted."""

@@ -96,7 +96,7 @@ def problems(state_file: Path, *, lost_is_fine: bool = False) -> list[str]:
                 found.append(f"s{n} ran {ran[row.id]} times, {lost} of its executions were lost")
             if task.output_bytes(0) != scenario.expected(n):
                 found.append(f"s{n}: the stored output is not what was written")
-            if n % 7 == 3 and {p.read_text() for p in task.output.rglob("file")} != {"kept\n", "deep\n"}:
+            if n % 7 == 3 and {p.read_text() for p in Path(task.output.path).rglob("file")} != {"kept\n", "deep\n"}:
                 found.append(f"s{n}: its output folder is not complete")
     return found
 

@@ -191,8 +191,7 @@ def test_launch_requires_by_number_and_by_name(lab: Lab) -> None:
 
 @pytest.mark.parametrize(
     "option",
-    [["-i", "x.fq"], ["-r", "db"], ["-o", "out"], ["-d", "alpine"], ["-d", "alpine", "-O", "-it"], ["-u", "1000"], ["-g", "1000"],
-     ["--use-cache"], ["--download-timeout", "5"]],
+    [["-d", "alpine"], ["-d", "alpine", "-O", "-it"], ["-u", "1000"], ["-g", "1000"], ["--use-cache"]],
 )  # fmt: skip
 def test_letters_of_later_stages_are_refused_not_ignored(lab: Lab, option: list[str]) -> None:
     ended = lab.scitq("-f", "lab.scitq", "launch", *option, "true", code=1)
