@@ -14,7 +14,6 @@ from pathlib import Path
 from scitq.errors import AgentFailed
 from scitq.remote.agent import address, processes, root
 from scitq.remote.agent.__main__ import FLAGS
-from scitq.remote.bundle import bundle, is_whole, store
 
 DEADLINE_S = 10.0
 AGAIN_S = 1.0
@@ -60,6 +59,8 @@ def ensure(folder: Path, *, linger: float = 60, command: Sequence[str] | None = 
 
 def _program(place: str) -> str:
     """The bundle, copied into the root folder: keepers are started from it, also after the user emptied the cache."""
+    from scitq.remote.bundle import bundle, is_whole, store  # hashes, archives: for whoever starts an agent
+
     try:
         path, digest = bundle()
         own = Path(place, f"agent-{digest[:16]}.pyz")

@@ -7,6 +7,7 @@ Loads click and the table only; the engine is loaded by the command that needs i
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -310,6 +311,7 @@ def _do(row: Command, given: dict[str, Any]) -> int:
 @contextlib.contextmanager
 def _opened(row: Command, file: str | None, args: SimpleNamespace) -> Iterator[Engine | None]:
     if row.file == "none" or getattr(args, "repair", None):  # a damaged file may not even open
+        _begin_collecting()
         yield None
         return
     from scitq.engine import Engine, find
@@ -317,6 +319,9 @@ def _opened(row: Command, file: str | None, args: SimpleNamespace) -> Iterator[E
 
     path = find(file) if row.file == "made" else _there(file)
     drives = row.drives if isinstance(row.drives, bool) else any(getattr(args, name) for name in row.drives)
+    if drives:
+        import scitq.driver  # noqa: F401  (it would be loaded by the first submission)
+    _begin_collecting()
     with Engine(path, drive=drives) as engine:
         try:
             yield engine
@@ -325,6 +330,12 @@ def _opened(row: Command, file: str | None, args: SimpleNamespace) -> Iterator[E
             if better is error:
                 raise
             raise better from error  # SQLite's, while reading: a damaged file, a broken disk
+
+
+def _begin_collecting() -> None:
+    """Garbage may come from here on (see `scitq.__main__`); what was loaded is none, now or at the end."""
+    gc.freeze()
+    gc.enable()
 
 
 def _there(file: str | None) -> Path:

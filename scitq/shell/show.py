@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import re
-import shutil
 import sys
 import termios
 import time
@@ -43,6 +42,8 @@ class Screen:
     @property
     def width(self) -> int:
         """Columns of the terminal."""
+        import shutil  # with all it knows of archives
+
         return max(40, shutil.get_terminal_size((80, 24)).columns)
 
     # --- answers ----------------------------------------------------------------------------------------------------------
