@@ -65,17 +65,27 @@ PROMISES = {
     "core 11.22": Line("no fixed port, no fixed path", f"podman, apptainer: {CONTAINERS}; other providers: {CLOUDS}"),
     # What concerns data of the list of what version 1 did.
     "data 11.2": Line("a worker gets the storages that its tasks name, in a private file in memory, gone at its end"),
+    "data 11.3": Line("no path, name or option of a user's reaches a shell"),
+    "data 11.5": Line("no address and no archive leads out of its folder"),
+    "data 11.9": Line("a dry run deletes nothing, and deleting a folder has to be said"),
+    "data 11.10": Line("patterns of one sync are not those of the next"),
     "data 11.14": Line("no partial file under a final name; sizes and checksums are looked at"),
     "data 11.16": Line("the exit code, the signal and what failed after it are told apart"),
     "data 11.17": Line("two inputs of one name are refused"),
     "data 11.18": Line("what may have changed is not taken for the same"),
-    "data 11.23": Line("who dies while it brings something locks nobody out"),
     "data 11.19": Line("of two that want one place, one gets it, and the other is told so"),
     "data 11.21": Line("file names are whatever the system allows"),
+    "data 11.23": Line("who dies while it brings something locks nobody out"),
     "data 11.24": Line("given up, it ends within seconds in every phase"),
     "data 11.25": Line("the time for downloads counts downloads only, and is what was asked for"),
+    "data 11.26": Line("what cannot succeed is not tried again; what may is, with growing waits"),
     "data 11.28": Line("what is kept for later gives way when the disk is short, and nothing that is in use"),
     "data 11.29": Line("an old version goes when another one has come"),
+    "data 11.35": Line("importing does nothing; the user's configuration and environment stay as they are"),
+    "data 11.36": Line("exit codes, JSON, and errors in a line"),
+    "data 11.37": Line("one tree of exceptions that says what is worth another try"),
+    "data 11.38": Line("any name of a remote works"),
+    "data 11.39": Line("files of any size pass in pieces"),
 }  # fmt: skip
 
 

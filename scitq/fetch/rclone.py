@@ -6,11 +6,12 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
 from scitq.fetch.entry import DIR, FILE, Entry
-from scitq.fetch.errors import Interrupted, NotFound
+from scitq.fetch.errors import FetchError, Interrupted, NotFound
 from scitq.fetch.files import make_folder, neighbour, put_in_place, remove
 from scitq.fetch.programs import Child
 from scitq.fetch.progress import Meter
@@ -18,7 +19,7 @@ from scitq.fetch.rclonerun import Run, unknown
 from scitq.fetch.reader import Source, Stream
 from scitq.fetch.settings import Settings
 from scitq.fetch.transport import Identity
-from scitq.fetch.uri import Address
+from scitq.fetch.uri import Address, parse
 
 
 class RcloneBody:
@@ -137,7 +138,11 @@ class Rclone:
 
     def entries(self, address: Address, settings: Settings, *, recursive: bool, md5: bool) -> Iterator[Entry]:
         """What is in the folder, as it comes."""
-        flags = [*(["--recursive", "--fast-list"] if recursive else []), *_HASH[: 2 if md5 else 0], *_SERVER_TIME]
+        flags = [*(["--recursive", "--fast-list"] if recursive else []), *_SERVER_TIME]
+        if md5:
+            rows = list(self.entries(address, settings, recursive=recursive, md5=False))
+            yield from self._with_md5(rows, address, settings, recursive=recursive)
+            return
         run = Run(settings, address, "list")
         with run.child("lsjson", flags, [spell(address)], writes=True) as child:
             assert child.stdout is not None
@@ -146,6 +151,34 @@ class Rclone:
                     continue
                 yield _entry(json.loads(line.strip().rstrip(b",")), address)
             run.check(child.wait())
+
+    def _with_md5(self, rows: list[Entry], address: Address, settings: Settings, *, recursive: bool) -> Iterator[Entry]:
+        """Where the MD5 is no part of the listing (large objects in S3) there is a question for each file: many at once."""
+        flags = (
+            ["--fast-list", f"--checkers={QUESTIONS}"] if recursive else ["--max-depth=1", f"--checkers={QUESTIONS}"]
+        )
+        run = Run(settings, address, "list")
+        sums: dict[str, str] = {}
+        if any(not row.is_dir for row in rows):
+            with run.child("hashsum", flags, ["MD5", spell(address)], writes=True) as child:
+                assert child.stdout is not None
+                for line in child.stdout:
+                    digest, _, name = line.decode("utf-8", "replace").rstrip("\n").partition("  ")
+                    if _MD5.match(digest):
+                        sums[name] = digest
+                status = child.wait()
+            try:
+                run.check(status)
+            except NotFound:
+                pass  # what was deleted since it was listed
+            except FetchError as error:
+                if "hash type not supported" not in str(error.parts.get("said")):
+                    raise
+        for row in rows:
+            if "\n" in row.rel_name:
+                yield row if row.is_dir else replace(row, md5=self.info(parse(row.name), settings, md5=True).md5)
+            else:
+                yield replace(row, md5=sums.get(row.rel_name))
 
     def info(self, address: Address, settings: Settings, *, md5: bool = False) -> Entry:
         """What is there."""
@@ -202,6 +235,8 @@ class Rclone:
         return found if isinstance(found, dict) else {}
 
 
+QUESTIONS = 16  # at once
+_MD5 = re.compile(r"[0-9a-f]{32}\Z")
 _BRACKETS = (b"[", b"]", b"[]", b"")
 _HASH = ("--hash", "--hash-type=MD5")
 # S3 would be asked once more for each object to learn the time that rclone noted, and its kind; what comes with the list

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,25 +24,39 @@ from moto.server import ThreadedMotoServer
 server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
 server.start()
 print(*server.get_host_and_port(), flush=True)
-sys.stdin.read()
+for line in sys.stdin:  # fill BUCKET COUNT: so many small objects without so many requests; every tenth has no MD5
+    from moto.s3.models import s3_backends
+    from moto.core import DEFAULT_ACCOUNT_ID
+    _, bucket, count = line.split()
+    backend = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
+    for number in range(int(count)):
+        made = backend.put_object(bucket, f"{number:05}.txt", str(number).encode())
+        if number % 10 == 0:
+            made._etag = f"{made.etag.strip(chr(34))}-1"
 """
 
 
 class Cable:
-    """A port that passes on to another, and counts the bytes each way."""
+    """A port that passes on to another, counts the bytes each way, and may be cut or clogged after some that come back."""
 
     def __init__(self, port: int) -> None:
         self._to = port
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.port = self._listener.getsockname()[1]
         self.up_bytes = self.down_bytes = 0
+        self.at_once = self.most_at_once = 0
+        self.cut_at = self.hold_at = -1  # bytes that came back; the cut happens once
+        self.is_held, self.release = threading.Event(), threading.Event()
         self._lock = threading.Lock()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def reset(self) -> None:
         """Count from zero."""
         with self._lock:
-            self.up_bytes = self.down_bytes = 0
+            self.up_bytes = self.down_bytes = self.most_at_once = 0
+            self.cut_at = self.hold_at = -1
+            self.is_held.clear()
+            self.release.clear()
 
     def _accept(self) -> None:
         while True:
@@ -51,29 +66,50 @@ class Cable:
                 return
             threading.Thread(target=self._serve, args=(near,), daemon=True).start()
 
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        with self._lock:
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.at_once -= 1
+
     def _serve(self, near: socket.socket) -> None:
-        with near, socket.create_connection(("127.0.0.1", self._to)) as far:
+        with self._counted(), near, socket.create_connection(("127.0.0.1", self._to)) as far:
             back = threading.Thread(target=self._pump, args=(far, near, False), daemon=True)
             back.start()
             self._pump(near, far, True)
             back.join()
 
     def _pump(self, source: socket.socket, target: socket.socket, up: bool) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.ExitStack() as ends, contextlib.suppress(OSError):
+            for end in (source, target):
+                ends.callback(_hang_up, end)
             while data := source.recv(1 << 16):
                 with self._lock:
                     if up:
                         self.up_bytes += len(data)
                     else:
                         self.down_bytes += len(data)
+                        if 0 <= self.cut_at <= self.down_bytes:
+                            self.cut_at = -1
+                            return
+                if not up and 0 <= self.hold_at <= self.down_bytes:
+                    self.is_held.set()
+                    self.release.wait(120)
                 target.sendall(data)
-        for end in (source, target):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Take no more calls."""
         self._listener.close()
+
+
+def _hang_up(end: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        end.shutdown(socket.SHUT_RDWR)
 
 
 @dataclass
@@ -86,6 +122,22 @@ class Storages:
     moto_port: int
     environ: dict[str, str]
     """Of the session: what is started later for all tests carries no mark of a single one."""
+
+    server: subprocess.Popen[bytes]
+
+    def fill(self, bucket: str, count: int) -> None:
+        """Put so many small objects there at once; every tenth has no MD5."""
+        assert self.server.stdin is not None
+        self.server.stdin.write(f"fill {bucket} {count}\n".encode())
+        self.server.stdin.flush()
+        last = f"http://127.0.0.1:{self.moto_port}/{bucket}?prefix={count - 1:05}.txt"
+        deadline = time.monotonic() + 120
+        while True:
+            with urllib.request.urlopen(last) as answer:
+                if b"<Key>" in answer.read():
+                    return
+            assert time.monotonic() < deadline, "the server makes no objects"
+            time.sleep(0.05)
 
     def bucket(self, name: str) -> None:
         """Make one."""
@@ -160,7 +212,7 @@ def storages(folder: Path) -> Iterator[Storages]:
             "shell_type = none\nmd5sum_command = none\nsha1sum_command = none\n"
             f"[loc]\ntype = alias\nremote = {folders['loc']}\n"
         )
-        yield Storages(config, cable, folders, moto_port, dict(os.environ))
+        yield Storages(config, cable, folders, moto_port, dict(os.environ), started[0])
         cable.close()
     finally:
         for each in started:

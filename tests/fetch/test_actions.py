@@ -218,6 +218,7 @@ WICKED: dict[str, tuple[bytes, type[FetchError]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.promise("data 11.5")
 @pytest.mark.parametrize("fault", WICKED)
 @pytest.mark.parametrize("way", ["streamed", "from a file"])
 def test_an_archive_that_leads_out_or_is_damaged_leaves_nothing(
@@ -248,6 +249,7 @@ WICKED_ZIPS: dict[str, tuple[bytes, type[FetchError]]] = {
 }
 
 
+@pytest.mark.promise("data 11.5")
 @pytest.mark.parametrize("fault", WICKED_ZIPS)
 def test_a_zip_that_leads_out_or_is_damaged_leaves_nothing(
     fault: str, web: WebServer, tmp_path: Path, settings: Settings

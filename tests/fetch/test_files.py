@@ -96,6 +96,7 @@ def test_an_error_of_the_system_becomes_one_of_ours(number: int, kind: type[Fetc
     assert not error.retryable
 
 
+@pytest.mark.promise("data 11.37")
 def test_one_exception_tree_says_what_is_worth_another_try() -> None:
     assert Interrupted("x").retryable and isinstance(Interrupted("x"), Transient)
     assert not NotFound("x").retryable

@@ -162,6 +162,7 @@ def test_a_length_that_is_not_said_is_no_obstacle(web: WebServer, tmp_path: Path
     assert (tmp_path / "x").read_bytes() == DATA
 
 
+@pytest.mark.promise("data 11.14")
 @pytest.mark.parametrize("header", ["Content-MD5", "x-goog-hash", "Digest"])
 def test_a_wrong_checksum_leaves_nothing(header: str, web: WebServer, tmp_path: Path, settings: Settings) -> None:
     said = _base64(b"something else")
@@ -184,6 +185,7 @@ def test_one_wrong_answer_is_made_good_by_the_next(web: WebServer, tmp_path: Pat
     assert (tmp_path / "x").read_bytes() == DATA
 
 
+@pytest.mark.promise("data 11.26")
 @pytest.mark.parametrize(
     "status, kind, asked",
     [(401, AccessDenied, 1), (403, AccessDenied, 1), (404, NotFound, 1), (410, NotFound, 1), (400, FetchError, 1),
@@ -222,6 +224,7 @@ def test_the_wait_that_a_server_asks_for_is_in_its_error(web: WebServer, tmp_pat
     assert raised.value.retry_after_s == 77
 
 
+@pytest.mark.promise("data 11.25")
 def test_silence_is_a_stall_and_a_later_call_succeeds(web: WebServer, tmp_path: Path, settings: Settings) -> None:
     web.add("/x", DATA, stalls=[2_000_000])
     with pytest.raises(Stalled):

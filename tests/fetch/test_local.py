@@ -213,6 +213,7 @@ def test_sync_moves_what_differs_and_never_deletes(tree: Path, tmp_path: Path, s
     assert not (out / "more").exists() and (out / "a.txt").exists()
 
 
+@pytest.mark.promise("data 11.10")
 def test_include_patterns_of_one_sync_are_not_those_of_the_next(tree: Path, tmp_path: Path, settings: Settings) -> None:
     fetch.sync(tree, tmp_path / "one", include=["*.gz"], settings=settings)
     fetch.sync(tree, tmp_path / "two", settings=settings)
@@ -269,6 +270,7 @@ def test_thousands_of_small_files_arrive(tmp_path: Path, settings: Settings) -> 
     assert len(os.listdir(tmp_path / "out")) == 1000 and (tmp_path / "out/777").read_text() == "777"
 
 
+@pytest.mark.promise("data 11.39")
 def test_a_file_larger_than_memory_would_like_passes_in_pieces(tmp_path: Path, settings: Settings) -> None:
     with open(tmp_path / "big", "wb") as file:
         file.truncate(64 << 20)
@@ -287,6 +289,7 @@ def test_check_uri_looks_at_no_data(settings: Settings) -> None:
         fetch.check_uri("run+fastq://SRR1")
 
 
+@pytest.mark.promise("data 11.35")
 def test_importing_has_no_side_effect_and_needs_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import subprocess
     import sys

@@ -154,6 +154,7 @@ def test_help_is_light_and_has_the_exit_codes(program: Program) -> None:
 # --- every kind of storage --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.promise("data 11.36")
 def test_all_verbs_on_every_storage(place: str, program: Program, tmp_path: Path) -> None:
     tree(tmp_path / "in")
     program("copy", "in", place)
@@ -195,6 +196,7 @@ def test_all_verbs_on_every_storage(place: str, program: Program, tmp_path: Path
     assert [name for name in names(tmp_path / "back") if name != "more"] == names(tmp_path / "in")
 
 
+@pytest.mark.promise("data 11.9")
 def test_delete_asks_and_a_dry_run_is_dry_on_every_storage(place: str, program: Program, tmp_path: Path) -> None:
     tree(tmp_path / "in")
     program("copy", "in", place)
@@ -218,6 +220,7 @@ def test_delete_asks_and_a_dry_run_is_dry_on_every_storage(place: str, program: 
 # --- codes and errors -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.promise("data 11.14")
 @pytest.mark.parametrize(
     "how, code, said",
     [({"statuses": [(404, {})]}, 3, "404"), ({"statuses": [(403, {})]}, 4, "403"), ({"statuses": [(401, {})]}, 4, "401"),
@@ -240,6 +243,7 @@ def test_a_fault_is_one_line_and_a_code_and_leaves_nothing(
     assert [path.read_bytes() for path in (tmp_path / "out").rglob("x")] == [DATA]
 
 
+@pytest.mark.promise("data 11.36")
 @pytest.mark.parametrize(
     "words, code, said",
     [(["copy", "/none", "."], 3, "/none"), (["copy", "nosuch://x/y", "."], 2, "no remote 'nosuch'"), (["list", "s3:x"], 2, "s3://x"),

@@ -305,6 +305,7 @@ def test_without_overwrite_what_is_there_stays(store: Storages, tmp_path: Path, 
     assert fetch.info(f"{top}/x", settings=settings).size == 5 and (tmp_path / "x").read_text() == "other, and longer"
 
 
+@pytest.mark.promise("data 11.38")
 def test_any_remote_name_works_and_an_unknown_one_is_said(store: Storages, tmp_path: Path, settings: Settings) -> None:
     top = fresh(store, "Other-S3.2")
     (tmp_path / "x").write_text("x")

@@ -39,6 +39,7 @@ def test_without_the_program_it_says_how_to_get_it(tmp_path: Path, monkeypatch: 
         remotes.version()
 
 
+@pytest.mark.promise("data 11.3")
 def test_no_value_reaches_the_package_that_builds_shell_strings() -> None:
     """One module uses it, none of its functions takes anything, and none is called with anything."""
     users = [path for path in PACKAGE.rglob("*.py") if "rclone_python" in path.read_text(encoding="utf-8")]
@@ -67,6 +68,7 @@ def test_no_value_reaches_the_package_that_builds_shell_strings() -> None:
             assert [ast.unparse(each) for each in call.args] in (["rclone.version"], ["rclone.get_remotes"])
 
 
+@pytest.mark.promise("data 11.3")
 def test_nothing_is_put_in_a_shell_string() -> None:
     for path in (PACKAGE / "fetch").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -113,6 +113,7 @@ def test_what_cannot_be_meant_is_refused_with_the_reason(text: str, fault: str) 
     assert isinstance(raised.value, ScitqError)
 
 
+@pytest.mark.promise("data 11.5")
 @pytest.mark.parametrize(
     "text",
     ["s3://b/../c", "http://h/a/../b", "http://h/a/%2e%2e/b", "ftp://h/../x", "s3://b/k|mv:../x", "s3://b/k|mv:/x", "x|mv:a/../../b"]
