@@ -75,6 +75,7 @@ PROMISES = {
     "data 11.18": Line("what may have changed is not taken for the same"),
     "data 11.19": Line("of two that want one place, one gets it, and the other is told so"),
     "data 11.21": Line("file names are whatever the system allows"),
+    "data 11.22": Line("nobody waits by looking again and again"),
     "data 11.23": Line("who dies while it brings something locks nobody out"),
     "data 11.24": Line("given up, it ends within seconds in every phase"),
     "data 11.25": Line("the time for downloads counts downloads only, and is what was asked for"),

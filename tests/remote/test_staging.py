@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
+import queue
 import signal
 import stat
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
+from scitq.fetch.uri import of_path
 from scitq.remote import local
+from scitq.remote.agent.staging import Staging
 from tests.fetch.web import WebServer, wait_for
 from tests.remote.client import Driver
 
@@ -74,6 +80,43 @@ def test_several_inputs_are_joined_and_actions_are_carried_out(driver: Driver, t
     assert [each["k"] for each in driver.lines if each.get("id") == 1][:2] == ["stage", "start"]
 
 
+ODD = [
+    "a b",
+    "it's",
+    "$(touch x)",
+    'q"q',
+    "ünï",
+    "-dash",
+    "`id`",
+    "a;b&c",
+    "50%",
+    "#x",
+    "?y*",
+    "[z]",
+    "back\\slash",
+    "new\nline",
+]
+
+
+@pytest.mark.promise("data 11.21")
+def test_names_of_any_kind_arrive_as_they_are(driver: Driver, tmp_path: Path, web: WebServer) -> None:
+    source = tmp_path / "odd [names] $(x)"
+    source.mkdir()
+    names = [*map(os.fsencode, ODD), b"caf\xe9"]
+    for name in names:
+        Path(os.fsdecode(os.fsencode(source) + b"/" + name)).write_bytes(name)
+        web.add("/" + os.fsdecode(name), name)
+    look = "import os; print(sorted(os.listdir(os.fsencode(os.environ['INPUT']))))"
+    many = [str(of_path(source / os.fsdecode(name))) for name in names]
+    far = [f"{web.url}/{quote(name)}|mv:far" for name in names[:10]]
+    for number, inputs in enumerate([[str(of_path(source))], many, [f"{glob.escape(str(source))}/*"]]):
+        line = driver.run(number, sys.executable, "-c", look, input=inputs)
+        assert line["o"] == f"{sorted(names)}\n", inputs
+    line = driver.run(9, sys.executable, "-c", look.replace("'INPUT'", "'RESOURCE'"), resource=[*many, *far])
+    assert line["o"] == f"{sorted([*names, b'far'])}\n"
+    assert not list(tmp_path.rglob("x"))
+
+
 @pytest.mark.promise("data 11.17")
 def test_two_inputs_of_one_name_are_refused_with_both_named(driver: Driver, tmp_path: Path, web: WebServer) -> None:
     for folder in ("one", "two"):
@@ -94,6 +137,7 @@ def test_two_inputs_of_one_name_are_refused_with_both_named(driver: Driver, tmp_
     assert driver.script(9, SHOW, input=[f"{tmp_path}/one/x", f"{tmp_path}/two/x|mv:2"])["o"] == "./2/x\n./x\ntwoone"
 
 
+@pytest.mark.promise("data 11.26")
 def test_what_is_missing_or_makes_no_sense_is_told_and_nothing_runs(
     driver: Driver, root: Path, tmp_path: Path, web: WebServer
 ) -> None:
@@ -370,3 +414,34 @@ def test_a_place_with_others_files_is_refused_before_anything_is_brought(
     assert driver.script(2, "cat $INPUT/x > $OUTPUT/y", output=str(place), owner="f:1", input=inputs)["code"] == 0
     assert driver.seen("collected", 2)["ok"]
     wait_for(lambda: not os.listdir(root / "stage"))
+
+
+class Still:
+    """Stands for an agent: nothing ever comes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = str(folder)
+
+
+@pytest.mark.promise("data 11.22")
+def test_who_waits_for_data_is_woken_and_never_looks(tmp_path: Path, web: WebServer) -> None:
+    web.add("/x", b"x" * 100, stalls=[50])
+    for name in ("stage", "cache", "trash"):
+        (tmp_path / name).mkdir()
+    came = queue.SimpleQueue()  # type: ignore[var-annotated]
+    agent: Any = Still(tmp_path)
+    said: list[dict[str, Any]] = []
+    agent.later = came.put
+    agent.keeper = agent
+    agent.tell = said.append
+    staging = Staging(agent)
+    staging.asked([{"id": number, "resource": [f"{web.url}/x"]} for number in range(6)])
+    wait_for(web.stalled.is_set)
+    while len([job for job in staging.jobs.values() if job.parked]) < 5:
+        came.get(timeout=60)()
+    assert staging.active == 1 and staging.due() == [] and came.empty()
+    web.release.set()
+    while len(said) < 6:
+        came.get(timeout=60)()
+    assert all(each["staged"]["ok"] for each in said)
+    assert len([request for request in web.requests if request[0] == "GET"]) == 2  # one, and how it was resumed

@@ -59,10 +59,14 @@ def to_trash(root: str, path: str) -> bool:
     return True
 
 
+_emptying = threading.Lock()
+"""Two at the same folder would be in each other's way, and neither could say that it is gone."""
+
+
 def empty_trash(root: str) -> None:
     """Delete what was moved to the trash. Whatever resists stays for the next time."""
     trash = os.path.join(root, "trash")
-    with contextlib.suppress(OSError):
+    with _emptying, contextlib.suppress(OSError):
         for name in os.listdir(trash):
             remove(os.path.join(trash, name))
 

@@ -74,6 +74,8 @@ class Staging:
         self.root = agent.folder
         self.remotes = Remotes(agent.folder)
         self.jobs: dict[str, Job] = {}
+        self.limited: dict[str, Job] = {}
+        """Of these, the ones whose time is limited and not over: few, and looked at in each round."""
         self.ready: deque[Job] = deque()
         self.active = 0
         self.idle = threading.Condition()
@@ -103,6 +105,8 @@ class Staging:
             if job is None:
                 job = self.jobs[key_of(ask["id"])] = Job(ask)
                 self.ready.append(job)
+                if job.left_s is not None:
+                    self.limited[job.key] = job
             elif job.told is not None:
                 self._tell(job, job.told)
         self._begin()
@@ -111,6 +115,7 @@ class Staging:
         """These need what was staged no more: they ended, or will never start."""
         for key in keys:
             job = self.jobs.pop(key, None)
+            self.limited.pop(key, None)
             if job is None:
                 self._release(key)
                 continue
@@ -211,7 +216,7 @@ class Staging:
     def _tell(self, job: Job, outcome: dict[str, Any]) -> None:
         """Tell the keeper how it ended; a keeper that dies before it has written that down asks again."""
         job.told = outcome
-        job.until = None
+        self.limited.pop(job.key, None)
         self.agent.keeper.tell({"staged": {"id": job.id, **outcome}})
 
     def _held(self) -> set[str] | None:
@@ -230,12 +235,12 @@ class Staging:
 
     def due(self) -> list[float]:
         """When somebody's time is over."""
-        return [job.until for job in self.jobs.values() if job.until is not None]
+        return [job.until for job in self.limited.values() if job.until is not None]
 
     def attend(self, now: float) -> None:
         """Give up those whose time is over."""
-        for job in list(self.jobs.values()) if self.jobs else ():
-            if job.until is not None and now >= job.until and job.told is None:
+        for job in list(self.limited.values()) if self.limited else ():
+            if job.until is not None and now >= job.until:
                 seconds = f"{job.ask['stage_timeout']:g}"
                 note = f"not all of its data had come after the {seconds} s that it may take (stage_in_timeout)"
                 self._tell(job, {"ok": False, "why": "stage_timeout", "error": "TimedOut", "note": note})
