@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from scitq.remote import local
+from scitq.remote.agent.manifest import NAME, parse
 from tests.remote.client import Driver, ndjson
 
 DEADLINE_S = 40.0
@@ -31,11 +32,11 @@ def _text(number: int) -> str:
     if number in (10, 11):
         return "mkdir $OUTPUT/sub; seq 1 1000 > $OUTPUT/sub/numbers; echo made"
     if number == 12:
-        return "for i in 1 2 3 4 5 6; do echo $i; sleep 0.05; done"
+        return "echo mine > $OUTPUT/both; for i in 1 2 3 4 5 6; do echo $i; sleep 0.05; done"
     if number in CANCELLED:
         return "sleep 60"
     if number == 16:
-        return "echo kept > file; echo scratch > $TEMP/file; echo failing; exit 1"
+        return "echo left > $OUTPUT/left; echo kept > file; echo scratch > $TEMP/file; echo failing; exit 1"
     if number == 17:
         return "sleep 0.05 & echo parent"
     if number == 18:
@@ -81,14 +82,22 @@ class Scenario:
         self.streams: dict[int, tuple[bytes, bytes]] = {}
         (folder / "place11").mkdir()
         (folder / "place11" / "old").touch()
+        (folder / "place12").mkdir()
+        for name in ("both", "theirs"):
+            (folder / "place12" / name).write_text("theirs\n")
         self.orders = {number: self._order(number) for number in range(20)}
 
     def _order(self, number: int) -> dict[str, Any]:
         order: dict[str, Any] = {"order": number, "task": f"task {number}", "grace": 1}
         if number == 15:
             return {**order, "argv": ["no-such-program"]}
-        if number in (10, 11):
-            order["deliver"] = str(self.folder / f"place{number}")
+        if number == 11:
+            order["deliver"] = str(self.folder / "place11")
+        if number in (10, 12, 16):
+            order |= {"output": str(self.folder / f"place{number}"), "owner": f"test:{number}"}
+            order["failed"] = f"{order['output']}.failed"
+        if number == 12:
+            order["overwrite"] = True
         return {**order, "script": BEGIN.format(ran=self.ran) + _text(number)}
 
     # Talking, with patience.
@@ -124,6 +133,8 @@ class Scenario:
                 if len(seen) > 1:
                     self.problems.append(f"two exit lines: {seen}")
             elif line["k"] == "collected":
+                if str(line["id"]) in self.collected:
+                    self.problems.append(f"collected twice: {line}")
                 self.collected[str(line["id"])] = line
             elif line["k"] == "keeper":
                 self.keepers += 1
@@ -230,9 +241,23 @@ class Scenario:
             self.problems.append(f"{number} ended as if it had run, and ran {ran} times")
         if [hashlib.sha256(data).digest() for data in got] != [hashlib.sha256(data).digest() for data in expected]:
             self.problems.append(f"{number}: other bytes stored than written: {got[0][:80]!r} {got[1][:80]!r}")
+        if number in (12, 16):
+            place = self.folder / ("place12" if number == 12 else "place16.failed")
+            texts = {path.name: path.read_text() for path in place.iterdir()} if place.exists() else {}
+            manifest = parse(texts.pop(NAME, "").encode())
+            right_texts = {"both": "mine\n", "theirs": "theirs\n"} if number == 12 else {"left": "left\n"}
+            if (
+                texts != right_texts
+                or manifest is None
+                or not manifest.is_complete
+                or not self.collected[str(number)]["ok"]
+            ):
+                self.problems.append(f"{number}: brought {texts}, {manifest}, {self.collected.get(str(number))}")
         if number in (10, 11):
             place = self.folder / f"place{number}"
-            names = sorted(path.name for path in place.iterdir()) if place.exists() else []
+            names = sorted(path.name for path in place.iterdir() if path.name != NAME) if place.exists() else []
+            if (place / NAME).exists() != (number == 10):
+                self.problems.append(f"{number}: a manifest where none belongs, or none: {names}")
             if names != ["sub"] or not self.collected[str(number)]["ok"]:
                 self.problems.append(f"{number}: delivered {names}, {self.collected.get(str(number))}")
             elif (place / "sub" / "numbers").read_text().split() != [str(n) for n in range(1, 1001)]:

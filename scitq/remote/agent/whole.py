@@ -66,7 +66,7 @@ def put_whole(
     with _explained(destination):
         if known is None or _identity(destination) != known.identity:
             if known is None or _identity(fresh) != known.identity:
-                if known is None and not os.path.lexists(source) and not os.path.lexists(fresh):
+                if manifest is not None and known is None and not (os.path.lexists(source) or os.path.lexists(fresh)):
                     os.mkdir(source, 0o700)  # the task deleted it: it left nothing
                 elif not os.path.lexists(source):
                     raise FetchError(f"{source}: the output is gone.", phase="collect")
