@@ -7,7 +7,6 @@ there is a memory file system, and nothing of it is ever logged.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import stat
 from typing import TYPE_CHECKING, Any
@@ -113,7 +112,9 @@ class Remotes:
 
     def _places(self) -> list[str]:
         """Where it may lie, best first: file systems in memory, then the root folder."""
-        name = f"scitq-{os.getuid()}-{hashlib.sha256(os.fsencode(self._root)).hexdigest()[:16]}"
+        found = os.stat(self._root)
+        # By its number: a hash of its path would be the same, and loading a library for that cost 4 MB of memory.
+        name = f"scitq-{os.getuid()}-{found.st_dev:x}-{found.st_ino:x}"
         bases = ["/dev/shm", os.environ.get("XDG_RUNTIME_DIR", "")]
         return [*(os.path.join(base, name) for base in bases if base.startswith("/")), self._root]
 

@@ -380,19 +380,17 @@ class Tasks:
 
     def held(self) -> dict[str, Any]:
         """All that is not over yet, as of the offset `end`: whatever is over has its exit line before that."""
-        states = dict.fromkeys(self.queue, "queued")
-        states.update(dict.fromkeys(self.stagings.open, "staging"))
-        states.update(dict.fromkeys(self.running, "running"))
-        states.update(dict.fromkeys(self.owed, "collecting"))
+        waiting = {**dict.fromkeys(self.queue, "queued"), **dict.fromkeys(self.stagings.open, "staging")}
+        states = {**waiting, **dict.fromkeys(self.running, "running"), **dict.fromkeys(self.owed, "collecting")}
         ends = {"journal": self.journal.id, "base": self.journal.segments[0], "end": self.journal.tail}
-        more = {"slots": self.slots, "last_exit": self.last_exit, "acked": self.acked}
-        return {"held": states, **ends, **more, **self.limits.told()}
+        ends |= {"slots": self.slots, "last_exit": self.last_exit, "acked": self.acked}
+        return {"held": states, **ends, **self.limits.told()}
 
     def carried(self) -> list[str]:
         """The head of a new segment: what is live and told nowhere else once the old segments are gone."""
         running = [task.facts() for task in self.running.values()]
-        line = {"k": "carry", "running": running, "owed": list(self.owed.values()), "slots": self.slots}
-        return [json.dumps({**line, "acked": self.acked}) + "\n"]
+        more = {"owed": list(self.owed.values()), "slots": self.slots, "acked": self.acked}
+        return [json.dumps({"k": "carry", "running": running, **more}) + "\n"]
 
     def forget_before(self, base: int) -> None:
         """Forget the ids of ended executions whose exit line was acknowledged and deleted."""
