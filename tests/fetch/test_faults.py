@@ -91,7 +91,8 @@ def test_a_disk_that_is_full_for_rclone_is_full(store: Storages, tmp_path: Path,
 
 
 FETCHING = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs the tests in the background ignores it
 from scitq import fetch
 fetch.get(sys.argv[1], sys.argv[2])
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import copy
 import gzip
 import hashlib
@@ -31,6 +32,11 @@ from tests.shell.tmux import Terminal
 
 ROOT = Path(__file__).parent.parent.parent
 PROGRAM = [sys.executable, "-c", "from scitq.shell.cli import fetch; fetch()"]
+# Whoever runs the tests in the background ignores Ctrl-C, and so would what they start.
+LISTENING = [
+    sys.executable, "-c",
+    "import signal; [signal.signal(n, signal.SIG_DFL) for n in (1, 2, 15)]; from scitq.shell.cli import fetch; fetch()",
+]  # fmt: skip
 DATA = random.Random(11).randbytes(300_000)
 
 
@@ -69,12 +75,18 @@ class Program:
         assert ended.stdout == b"" and said.count("\n") == 1, (ended.stdout, said)
         return said
 
-    def start(self, *words: str) -> subprocess.Popen[bytes]:
-        """Run it in the background."""
-        return subprocess.Popen(
-            [*PROGRAM, *words], cwd=self.folder, env=self.environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+    @contextlib.contextmanager
+    def start(self, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+        """Run it in the background, with an ear for signals; killed if it does not end by itself."""
+        child = subprocess.Popen(
+            [*LISTENING, *words], cwd=self.folder, env=self.environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
+        try:
+            yield child
+        finally:
+            child.kill()
+            child.communicate()
 
 
 @pytest.fixture
@@ -336,6 +348,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(program: Program, tmp_path: P
         assert child.stdout.read(10) == bytes(10)
         child.stdout.close()
         assert child.wait(60) == 141 and child.stderr.read() == b""
+        child.stdout = None
 
 
 # --- what is said -----------------------------------------------------------------------------------------------------------

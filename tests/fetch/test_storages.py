@@ -21,6 +21,7 @@ from scitq.fetch.settings import Settings
 from tests.fetch.conftest import Heard, names
 from tests.fetch.ftpserver import FtpServer
 from tests.fetch.servers import Storages
+from tests.fetch.test_program import LISTENING
 from tests.fetch.web import wait_for
 
 DATA = random.Random(12).randbytes(1_500_000)
@@ -196,11 +197,14 @@ def test_rclone_ends_with_the_program_that_started_it(
         "RCLONE_CONFIG": str(store.config),
         "MARK": bucket,
     }
-    words = [sys.executable, "-c", "from scitq.shell.cli import fetch; fetch()", "copy", f"s3://{bucket}/x", "out/"]
-    with subprocess.Popen(words, env=environ, stderr=subprocess.PIPE) as child:
+    child = subprocess.Popen([*LISTENING, "copy", f"s3://{bucket}/x", "out/"], env=environ, stderr=subprocess.PIPE)
+    try:
         wait_for(store.s3.is_held.is_set)
         child.send_signal(number)
         _, said = child.communicate(timeout=60)
+    finally:
+        child.kill()
+        child.wait()
 
     wait_for(lambda: not processes_with(f"MARK={bucket}".encode()))
     store.s3.reset()
