@@ -19,11 +19,11 @@ ROOT = Path(__file__).resolve().parents[1]
 if not __package__:  # run as a program
     sys.path[0] = str(ROOT)
 
-from benchmarks import agents, contest, functions, holding, machine, noops, profiles, resting  # noqa: E402
+from benchmarks import agents, contest, data, functions, holding, machine, noops, profiles, resting  # noqa: E402
 
 BENCHMARKS = {
     "a": noops.throughput, "b": noops.latency, "c": holding.submission, "d": holding.asking, "e": noops.graph, "f": resting.cold,
-    "g": resting.idle, "h": agents.many, "i": functions.calls, "p": profiles.profile,
+    "g": resting.idle, "h": agents.many, "i": functions.calls, "j": data.moving, "p": profiles.profile,
 }  # fmt: skip
 NEEDS_PEERS = frozenset("abi")
 RESULTS = ROOT / "benchmarks" / "RESULTS.md"
