@@ -327,7 +327,7 @@ class Driver:
         if polled or self._has_decisions(reader, seen):
             # The transaction may run twice (see store.writer), so it changes nothing but the file and its own plan.
             try:
-                plans = self._store.write(lambda db: self._transact(db, polled), quiet=True)
+                plans, is_placed = self._store.write(lambda db: self._transact(db, polled), quiet=True)
             except BadAnswer as problem:
                 # One agent makes no sense: nothing of this round was stored, the others' news are asked for again.
                 for contact, _ in polled:
@@ -336,15 +336,21 @@ class Driver:
                     else:
                         self._poll(contact)
                 return 0.0
-            for plan in plans.values():
-                self._follow_plan(plan, self._known.get(plan.worker))
             # Orders first: those who wait here are woken, and ask for the interpreter, once the agents have work. That tasks
             # were only assigned is no news to anybody.
-            if any(plan.has_news for plan in plans.values()):
+            has_news = any(plan.has_news for plan in plans.values())
+            has_orders = any(plan.commands for plan in plans.values())
+            if has_news and not has_orders:
+                self._store.tell()
+            for plan in plans.values():
+                self._follow_plan(plan, self._known.get(plan.worker))
+            if has_news and has_orders:
                 self._store.tell()
             for contact, _ in polled:
                 contact.failures = 0
             seen = self._look()
+            if not is_placed:
+                self._known = {row.id: row for row in workers.all_of(reader)}
         now = time.monotonic()
         if not self._stop.is_set():
             for row in self._known.values():
@@ -377,7 +383,8 @@ class Driver:
         means = {contact.worker: contact.mean_run_s for contact in self._contacts.values() if contact.synced}
         return bool(free(self._known, executions.loads(db), means))
 
-    def _transact(self, db: apsw.Connection, polled: list[tuple[Contact, Answer]]) -> dict[WorkerId, Plan]:
+    def _transact(self, db: apsw.Connection, polled: list[tuple[Contact, Answer]]) -> tuple[dict[WorkerId, Plan], bool]:
+        """Store news, and place what can be placed; returns the plans, and whether there was anything that could be."""
         self._lease.check(db)
         now = _now_ms()
         plans = {contact.worker: Plan(contact) for contact in self._contacts.values() if contact.connected}
@@ -388,9 +395,11 @@ class Driver:
         for plan in plans.values():
             if plan.held is not None and not news_first(plan):
                 self._reconcile(db, now, plan)
+        tasks.release_due(db, now)
+        if not listing.has_pending(db):
+            return plans, False
         # Read here, not before: somebody may just have said that a worker is to run less.
         known = self._known = {row.id: row for row in workers.all_of(db)}
-        tasks.release_due(db, now)
         self._explain_needs(db, known)
         means = {worker: plan.mean_run_s for worker, plan in plans.items() if plan.synced and not self._holding}
         capacities = free(known, executions.loads(db), means)
@@ -401,7 +410,7 @@ class Driver:
                 db, now, place(listing.pending(db, room + 1000 if len(known) > 1 else room), capacities)
             ):
                 plans[order.worker].commands.append(self._order(db, order))
-        return plans
+        return plans, True
 
     def _explain_needs(self, db: apsw.Connection, known: dict[WorkerId, WorkerRow]) -> None:
         """Say of requests that no worker could ever meet, even with nothing else to do, that this is so."""

@@ -214,6 +214,8 @@ def _ids(
     return merge(*parts, reverse=newest_first)
 
 
+_GOING_ON = f"""from counter join batch on batch.id = counter.batch
+  where state = {int(TaskState.PENDING)} and n > 0 and halt = {int(Halt.GO)}"""
 _READY = f"state = {int(TaskState.PENDING)} and not_before is null"
 _IN_PLACE = f"task indexed by task_place where batch = ? and state = ? and state not in ({_OUT_OF_PLACE})"
 _IN_RANK = f"task indexed by task_ready where batch = ? and need = ? and priority = ? and {_READY}"
@@ -248,13 +250,15 @@ def _stretch(
             low = page[-1][0]
 
 
+def has_pending(db: apsw.Connection) -> bool:
+    """Whether a batch that goes on has a pending task (which may still have to wait before its next try)."""
+    found = query.row(db, f"select 1 {_GOING_ON} limit 1")
+    return found is not None
+
+
 def pending(db: apsw.Connection, limit: int) -> list[PendingTask]:
     """The tasks that could run now, best first: by priority, then age, over the batches that go on."""
-    batches = query.rows(
-        db,
-        f"""select batch from counter join batch on batch.id = counter.batch
-        where state = {int(TaskState.PENDING)} and n > 0 and halt = {int(Halt.GO)}""",
-    )
+    batches = query.rows(db, f"select batch {_GOING_ON}")
     # One look-up in the index for each batch with pending tasks: paused ones cost nothing, however many tasks they hold.
     # So do kinds of requests: thousands that ask for more than is free do not hide the small one behind them.
     is_plain = newest_need(db) == 0

@@ -146,11 +146,11 @@ def mutate(kind: str) -> None:
     if kind == "orders before the commit":
 
         def early(self: Driver, *args: Any) -> Any:
-            plans = transact(self, *args)
+            plans, is_placed = transact(self, *args)
             for plan in plans.values():
                 self._say(plan.contact, plan.commands)
                 plan.commands = []
-            return plans
+            return plans, is_placed
 
         setattr(Driver, "_transact", early)  # noqa: B010
     elif kind == "acknowledgement before the results":

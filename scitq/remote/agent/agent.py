@@ -38,7 +38,7 @@ from scitq.remote.agent.staging import Staging
 
 WAIT_LIMIT_S = 3600.0
 NDJSON = "application/x-ndjson"
-RECEIVE_BYTES = 1 << 18
+RECEIVE_BYTES = 1 << 16  # larger ones would be mapped and unmapped for each of the many small messages
 CLOSE_S = 10.0
 """How long the agent waits at its end for transfers to notice that they were stopped."""
 

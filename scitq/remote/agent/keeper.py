@@ -28,7 +28,7 @@ CAP_S = 2.0
 RETRY_S = 1.0
 ALONE_S = 60.0
 ORDERS_BYTES = 1 << 16
-RECEIVE_BYTES = 1 << 18
+RECEIVE_BYTES = 1 << 16  # larger ones would be mapped and unmapped for each of the many small messages
 LONGEST_LINE = 1 << 30
 
 

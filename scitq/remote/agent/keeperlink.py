@@ -211,7 +211,7 @@ class KeeperLink:
     def _receive(self) -> None:
         assert self.sock is not None
         try:
-            data = self.sock.recv(1 << 18)
+            data = self.sock.recv(1 << 16)
         except BlockingIOError:
             return
         except OSError:
