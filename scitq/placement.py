@@ -6,6 +6,7 @@ Writing assignments down is `store.executions.begin`; getting workers is `recrui
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Iterable, Mapping
 
@@ -69,6 +70,26 @@ class _Room:
         return Assignment(task.id, self.worker, slots, need.memory or 0, given)
 
 
+class _Ranking:
+    """Workers by how good a choice they are for a task without a request. While tasks are placed, a worker only gets worse:
+    so its place is looked at again when it has come to the front, and nowhere else."""
+
+    def __init__(self, rooms: list[_Room]) -> None:
+        self._heap = [(room.rank(), room) for room in rooms]  # ranks differ, so rooms are never compared
+        heapq.heapify(self._heap)
+
+    def best(self) -> _Room | None:
+        while self._heap:
+            rank, room = self._heap[0]
+            if not room.fits(None):
+                heapq.heappop(self._heap)
+            elif (present := room.rank()) != rank:
+                heapq.heapreplace(self._heap, (present, room))
+            else:
+                return room
+        return None
+
+
 def slots_of(need: Need, capacity: Capacity) -> int:
     """How many of a worker's slots a request takes: its share of the CPUs, one at least."""
     if not need.cpus or not capacity.cpus:
@@ -99,13 +120,23 @@ def place(tasks: Iterable[PendingTask], free: Mapping[WorkerId, Capacity]) -> li
     reserves that worker: smaller ones behind it do not keep it waiting for ever.
     """
     rooms = [_Room(worker, capacity) for worker, capacity in free.items()]
+    plain: dict[int, _Ranking] = {}
     assignments = []
     for task in tasks:
+        if task.need is None:  # nearly all, and there may be many
+            if task.batch not in plain:
+                plain[task.batch] = _Ranking([room for room in rooms if room.serves(task.batch)])
+            best = plain[task.batch].best()
+            if best is not None:
+                assignments.append(best.take(task))
+            if not any(room.slots + room.queue > 0 and not room.is_reserved for room in rooms):
+                break
+            continue
         candidates = [room for room in rooms if room.serves(task.batch)]
         able = [room for room in candidates if room.fits(task.need)]
         if able:
             assignments.append(min(able, key=_Room.rank).take(task))
-        elif task.need is not None and task.need.occupies:
+        elif task.need.occupies:
             larger = [room for room in candidates if not room.is_reserved and could_ever(task.need, room.total)]
             if larger:
                 min(larger, key=_Room.rank).is_reserved = True

@@ -63,6 +63,44 @@ def test_no_worker_is_given_more_than_it_can_take_and_none_idles_beside_a_task(
             assert not [task for task in left if capacity.batch in (None, task.batch)]
 
 
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 2), st.sampled_from([None, Need(cpus=1), Need(cpus=3), Need(memory=5)])), max_size=50
+    ),
+    st.lists(
+        st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(1, 6), st.sampled_from([None, 1])), max_size=6
+    ),
+)
+def test_many_tasks_go_where_they_would_go_one_at_a_time(
+    asked: list[tuple[int, Need | None]], shapes: list[tuple[int, int, int, int | None]]
+) -> None:
+    """Each plain task goes to the worker with a free slot, else the least loaded, of all as they are at that moment."""
+    free = {
+        WorkerId(n): Capacity(
+            slots=min(s, c), queue=q, concurrency=c, batch=b, cpus=c, memory=8, memory_total=8
+        )
+        for n, (s, q, c, b) in enumerate(shapes)
+    }  # fmt: skip
+    queue = [PendingTask(TaskId(n), BatchId(batch), 0, need) for n, (batch, need) in enumerate(asked)]
+    slots, waiting = {w: c.slots for w, c in free.items()}, dict.fromkeys(free, 0)
+    for task, number, taken, *_ in place(queue, free):
+        worker = WorkerId(number)
+        if queue[task].need is None:
+            able = [
+                (slots[w] <= 0, (c.concurrency - slots[w] + waiting[w]) / c.concurrency, w)
+                for w, c in free.items()
+                if c.batch in (None, queue[task].batch) and slots[w] + c.queue - waiting[w] > 0
+            ]
+            # One that is kept for a larger task takes nothing meanwhile; without such tasks it is exactly the best.
+            assert worker in {w for *_, w in able}
+            if not any(need for _, need in asked):
+                assert worker == min(able)[2]
+        if slots[worker] > 0:
+            slots[worker] -= taken
+        else:
+            waiting[worker] += 1
+
+
 def test_prefetch_is_for_short_tasks_only() -> None:
     assert window(2, None, None) == 4
     assert window(2, None, 0.001) == 2 + 64
