@@ -372,16 +372,19 @@ class Engine:
         name: str | None = None,
         **options: Any,
     ) -> TaskList:
-        """Queue one task for each item: `{}` (or `{key}`, for items that are mappings) in the template stands for it.
+        """Queue one task for each item: `{}` (or `{key}`, for items that are mappings) in the template stands for it, also in
+        `input`, `resource` and `output`.
 
             q.map("fastqc {}", files)
+            q.map("fastqc -o $OUTPUT $INPUT/*", samples, shell=True, input="s3://raw/{}.fq.gz", output="s3://lab/qc/{}")
 
         Raises:
             BadInput: the template makes no sense, or an item cannot be put into it safely.
         """
         from scitq.template import submissions
 
-        return self.submit_many(submissions(command_template, items, shell=shell, name=name), **options)
+        places = {key: options.pop(key) for key in DATA if options.get(key) is not None}
+        return self.submit_many(submissions(command_template, items, shell=shell, name=name, places=places), **options)
 
     # --- finding --------------------------------------------------------------------------------------------------------
 

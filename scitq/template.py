@@ -20,9 +20,15 @@ _WAY_OUT = 'pass a list instead, for example ["sh", "-c", \'sort "$1" | uniq -c\
 
 
 def submissions(
-    template: str | Sequence[Any], items: Iterable[Any], *, shell: bool | str = False, name: str | None = None
+    template: str | Sequence[Any],
+    items: Iterable[Any],
+    *,
+    shell: bool | str = False,
+    name: str | None = None,
+    places: Mapping[str, Any] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """What to submit for each item: its command, and its name when a template for names is given.
+    """What to submit for each item: its command, its name when a template for names is given, and `places`: other arguments
+    in which texts are templates; nothing but `{}` is the item itself.
 
     Raises:
         BadInput: the template has no place for the item, or one where it cannot be put safely.
@@ -31,19 +37,36 @@ def submissions(
     fixed: dict[str, Any] = {"shell": shell}
     words: list[str] = []
     script = ""
+    has_elsewhere = any(_has_place(text) for value in (places or {}).values() for text in _texts(value))
     if shell_name is None:
         words = shlex.split(command) if isinstance(command, str) else command
-        if not any(_has_place(word) for word in words):
+        if not has_elsewhere and not any(_has_place(word) for word in words):
             raise BadInput("the command template has no {} (or {name}) for the items.")
     else:
         script = str(command)
-        _check_script(script, shell_name)
+        if _has_place(script) or not has_elsewhere:
+            _check_script(script, shell_name)
     for item in items:
         made = dict(fixed)
         made["command"] = fill(script, item, shlex.quote) if script else [fill(word, item) for word in words]
         if name is not None:
             made["name"] = fill(name, item)
+        for key, value in (places or {}).items():
+            made[key] = _placed(value, item)
         yield made
+
+
+def _texts(value: Any) -> list[str]:
+    found = value if isinstance(value, list | tuple) else [value]
+    return [text for text in found if isinstance(text, str)]
+
+
+def _placed(value: Any, item: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_placed(one, item) for one in value]
+    if not isinstance(value, str):
+        return value
+    return item if value == "{}" else fill(value, item)
 
 
 def fill(text: str, item: Any, quote: Callable[[str], str] = str) -> str:

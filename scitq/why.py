@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from scitq.states import Halt, TaskState, Wanted, WorkerState
 from scitq.store import batches, executions, listing
-from scitq.task import TaskId, TaskRow
+from scitq.task import ExecutionRow, TaskId, TaskRow
 
 if TYPE_CHECKING:
     from scitq.engine import Engine
@@ -134,6 +134,21 @@ def _way_on(engine: Engine, row: TaskRow) -> str:
     return f"scitq task resume {row.id}"
 
 
+def _progress(engine: Engine, last: ExecutionRow) -> str:
+    """How much of an execution's data is there, as its worker last said."""
+    for worker in engine.workers():
+        done, total = (
+            worker.stats.get("staging", {}).get(str(last.id), (None, None))
+            if worker.name == last.worker
+            else (None, None)
+        )
+        if done is not None:
+            ago_s = max(0, time.time_ns() // 1_000_000 - int(worker.stats["at"])) / 1000
+            of = f" of {total / 1e6:,.1f}" if total else ""
+            return f" ({done / 1e6:,.1f}{of} MB {ago_s:.0f} s ago)"
+    return ""
+
+
 def _execution(engine: Engine, row: TaskRow) -> str:
     last = executions.latest(engine._reader(), row.id)
     if last is None:
@@ -150,6 +165,8 @@ def _execution(engine: Engine, row: TaskRow) -> str:
                 f"{row.label} stands still on {last.worker} where it was stopped. Let it go on: {_way_on(engine, row)}"
             )
         return f"{row.label} has been running on {last.worker} for {since_s:.0f} s.{stopping}"
+    if row.state is TaskState.STAGING:
+        return f"{row.label} is staging: {last.worker} fetches what it needs{_progress(engine, last)}.{stopping}"
     if row.state.is_live:
         return (
             f"{row.label} is {row.state.word}: its command has ended, its log and output are being brought home from "

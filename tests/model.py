@@ -22,7 +22,8 @@ from scitq.store import query
 
 ENDED = (TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED)
 BAD = (TaskState.FAILED, TaskState.CANCELLED, TaskState.BLOCKED)
-HELD_BY_WORKER = (TaskState.ASSIGNED, TaskState.RUNNING, TaskState.COLLECTING)
+NOT_LAUNCHED = (TaskState.ASSIGNED, TaskState.STAGING)
+HELD_BY_WORKER = (*NOT_LAUNCHED, TaskState.RUNNING, TaskState.COLLECTING)
 IN_QUEUE = (TaskState.PENDING, TaskState.WAITING, TaskState.BLOCKED)
 # Another try that does not count: nobody asked for the end, or the worker gave the task back.
 FREE = (Outcome.LOST, Outcome.EVICTED, Outcome.RECALLED)
@@ -170,7 +171,7 @@ class Model:
         task.hold = True
         if task.state in HELD_BY_WORKER:
             if task.wanted is not Wanted.STOPPED:
-                task.wanted = Wanted.RECALLED if task.state is TaskState.ASSIGNED else Wanted.SUSPENDED
+                task.wanted = Wanted.RECALLED if task.state in NOT_LAUNCHED else Wanted.SUSPENDED
         elif task.state is not TaskState.BLOCKED:  # what is blocked is paused when it comes free
             task.state = TaskState.PAUSED
 
@@ -187,7 +188,7 @@ class Model:
         """`changes`: version, retry, priority, batch."""
         task = self._task(id)
         if task.state in HELD_BY_WORKER:
-            if task.state is not TaskState.ASSIGNED or task.wanted is Wanted.STOPPED or requires is not None:
+            if task.state not in NOT_LAUNCHED or task.wanted is Wanted.STOPPED or requires is not None:
                 raise Refused(f"{id} is launched, being cancelled, or its requirements were met")
             task.edit = {**(task.edit or {}), **changes}
             if task.wanted is Wanted.RUN:
@@ -256,7 +257,7 @@ class Model:
             if wanted is Halt.GO:
                 if not task.hold and task.wanted is Wanted.SUSPENDED:
                     task.wanted = Wanted.RESUMED
-            elif task.state is TaskState.ASSIGNED and task.wanted is Wanted.RUN:
+            elif task.state in NOT_LAUNCHED and task.wanted is Wanted.RUN:
                 task.wanted = Wanted.RECALLED
             elif (
                 wanted is Halt.SUSPENDED
@@ -284,9 +285,16 @@ class Model:
         task.state, task.execution, task.wanted, task.delayed = TaskState.ASSIGNED, execution, Wanted.RUN, False
         self.runs[execution] = Run(id, task.version)
 
-    def start(self, id: int) -> None:
+    def stage(self, id: int) -> None:
+        """Its data is on the way."""
         task = self._task(id)
         if task.state is not TaskState.ASSIGNED:
+            raise Refused(f"{id} is {task.state.word}: it cannot be staged")
+        task.state = TaskState.STAGING
+
+    def start(self, id: int) -> None:
+        task = self._task(id)
+        if task.state not in NOT_LAUNCHED:
             raise Refused(f"{id} is {task.state.word}: it cannot start")
         task.state, task.edit = TaskState.RUNNING, None  # an edit comes too late now
         if task.wanted is Wanted.RECALLED:
@@ -295,7 +303,7 @@ class Model:
 
     def collect(self, id: int) -> None:
         task = self._task(id)
-        if task.state not in (TaskState.ASSIGNED, TaskState.RUNNING):
+        if task.state not in (*NOT_LAUNCHED, TaskState.RUNNING):
             raise Refused(f"{id} is {task.state.word}: nothing to collect")
         task.state = TaskState.COLLECTING
 

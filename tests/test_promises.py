@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).parent.parent
-DATA, CONTAINERS = "stage 3 (data)", "stage 4 (containers, cache)"
+CONTAINERS = "stage 4 (containers, cache)"
 SSH, WORKFLOWS = "stage 5 (SSH workers, sleep)", "stage 6 (workflows)"
 RECRUITERS, CLOUDS = "stage 8 (recruiters)", "stage 9 (clouds)"
 
@@ -42,18 +42,18 @@ PROMISES = {
     "lessons 3.5.9": _later("what changes the key of the cache, and what does not", CONTAINERS),
     "lessons 3.5.10": Line("a task that fits nowhere is explained within one pass"),
     "core 11.1": Line("nobody but the user reaches an agent", f"over SSH: {SSH}"),
-    "core 11.2": _later("secrets of storage are not copied about", DATA),
+    "core 11.2": Line("secrets of storage are not copied about"),
     "core 11.3": Line("no text of a user's becomes SQL or code, reading changes nothing, output is harmless on screens"),
     "core 11.4": _later("host keys are checked", SSH),
     "core 11.5": Line("no execution is stranded or doubled; moves are compared and set at once", f"leases: {SSH}"),
     "core 11.6": Line("orders may be repeated"),
     "core 11.7": Line("what is wanted is a state, not a signal that may be missed", f"containers: {CONTAINERS}"),
     "core 11.8": Line("failed prerequisites block and say so, no cycles, tasks and requirements are born together"),
-    "core 11.9": Line("no success before the outputs are confirmed", f"uploads: {DATA}; the cache: {CONTAINERS}"),
+    "core 11.9": Line("no success before the outputs are confirmed", f"the cache: {CONTAINERS}"),
     "core 11.10": _later("recruiters count live workers only", RECRUITERS),
     "core 11.11": _later("evictions are seen and made good", CLOUDS),
     "core 11.12": _later("disks and prices of clouds are what they are", CLOUDS),
-    "core 11.13": Line("lists are lists, words arrive as given, values can be taken back", f"addresses: {DATA}"),
+    "core 11.13": Line("lists are lists, words arrive as given, values can be taken back"),
     "core 11.14": Line("folders of failures stay until forgotten or the disk is short, others do not pile up"),
     "core 11.15": Line("nothing is polled: what happens wakes those who wait"),
     "core 11.16": Line("output is appended, capped, and read from an offset"),
@@ -80,6 +80,7 @@ PROMISES = {
     "data 11.24": Line("given up, it ends within seconds in every phase"),
     "data 11.25": Line("the time for downloads counts downloads only, and is what was asked for"),
     "data 11.26": Line("what cannot succeed is not tried again; what may is, with growing waits"),
+    "data 11.27": Line("what could not be fetched is tried again as often as the task may be"),
     "data 11.28": Line("what is kept for later gives way when the disk is short, and nothing that is in use"),
     "data 11.29": Line("an old version goes when another one has come"),
     "data 11.35": Line("importing does nothing; the user's configuration and environment stay as they are"),

@@ -45,6 +45,7 @@ _GROUPS = {
     "task": "One task or many.",
     "worker": "Machines that run tasks.",
     "batch": "Tasks under one name.",
+    "config": "What belongs to you, not to a file.",
     "fetch": HELP,
 }
 _SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}

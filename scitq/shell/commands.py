@@ -319,6 +319,19 @@ COMMANDS: tuple[Command, ...] = (
         "check", "sqlcommands:check", "Is the state file sound? Exit code 1 if it is not.",
         (Option(("--repair",), "Put what can be read of a damaged file into the new file NEW.", metavar="NEW"),),
     ),
+    Command(
+        "config rclone", "config:rclone",
+        """Show the remotes of your rclone configuration, without what may be secret.
+
+        Addresses such as s3://bucket/x name them.""",
+        (
+            Option(("--show",), "Show them; so does no option at all.", "flag"),
+            Option(("--check",), "List each, and say which cannot be. Exit code 1 if any.", "flag"),
+            Option(("--install",), "Bring the remotes of FILE into your configuration. Asks first; the old file is kept.", metavar="FILE"),
+            _YES,
+        ),
+        file="none",
+    ),
     Command("backup", "looking:backup", "Copy the state file to FILE, whole, while work goes on.", (Argument("target", metavar="FILE"),)),
     Command(
         "demo", "demo:demo", "Real work on real E. coli reads, on this machine, in half a minute.",

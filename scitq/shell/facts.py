@@ -121,6 +121,9 @@ def task_facts(row: TaskRow, last: ExecutionRow | None) -> dict[str, Any]:
         "run_timeout": None if spec.run_timeout is None else Seconds(spec.run_timeout),
         "env": dict(spec.env), "tags": dict(spec.tags), "reason": row.reason,
         "cpus": spec.cpus, "memory": None if spec.memory is None else Bytes(spec.memory), "gpus": spec.gpus,
+        "input": [shown_address(text) for text in spec.input], "resource": [shown_address(text) for text in spec.resource],
+        "output": None if spec.output is None else shown_address(spec.output), "overwrite": spec.overwrite,
+        "keep_failed": spec.keep_failed, "skip_if_exists": spec.skip_if_exists, "stage_in_timeout": _seconds(spec.stage_in_timeout),
         "not_before": None if row.not_before_ms is None else When(row.not_before_ms),
         "created": When(row.created_ms), "changed": When(row.changed_ms),
         "execution": None if last is None else int(last.id), "worker": None if last is None else last.worker,
@@ -131,6 +134,13 @@ def task_facts(row: TaskRow, last: ExecutionRow | None) -> dict[str, Any]:
         "read_bytes": _bytes(None if last is None else last.read_bytes),
         "written_bytes": _bytes(None if last is None else last.written_bytes),
     }  # fmt: skip
+
+
+def shown_address(text: str) -> str:
+    """An address for people: without the password that a URL may hold."""
+    from scitq.fetch.uri import masked
+
+    return masked(text) if "://" in text else text
 
 
 def execution_facts(row: ExecutionRow) -> dict[str, Any]:

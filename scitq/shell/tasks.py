@@ -15,16 +15,18 @@ from scitq.engine import Engine
 from scitq.errors import BadInput
 from scitq.handle import Task
 from scitq.shell import facts
-from scitq.shell.answers import Column, Rows, Seconds, Text, clean, duration, iso, shown
+from scitq.shell.answers import Bytes, Column, Rows, Seconds, Text, clean, duration, iso, several, shown
 from scitq.shell.show import Screen
 from scitq.shell.terminal import harmless
 from scitq.states import TaskState, Wanted, task_state
-from scitq.store import executions, listing, logs
+from scitq.store import executions, listing, logs, manifests
 from scitq.task import ExecutionRow, TaskId, TaskRow
 
 PIECE_BYTES = 1 << 20
 # How long `task output` waits for what a running task has written and nobody had asked for yet.
 FRESH_S = 1.5
+# So many of the files that an execution left are listed.
+FILES_SHOWN = 10
 
 
 # --- which task -----------------------------------------------------------------------------------------------------------------
@@ -197,7 +199,7 @@ def show(engine: Engine, args: SimpleNamespace) -> Text:
         "output": _output(task, row),
         "requires": [{"id": int(parent.id), "name": parent.name, "status": parent.state.word} for parent in parents],
         "requires_count": sum(counts.values()),
-        "executions": [facts.execution_facts(one) for one in attempts],
+        "executions": [_attempt_facts(engine, one) for one in attempts],
         "limits_reason": _not_held(engine, row, last),
         "tail": tail,
     }
@@ -207,10 +209,35 @@ def show(engine: Engine, args: SimpleNamespace) -> Text:
         has_disk = any(one.read_bytes or one.written_bytes for one in attempts)
         disk = f"{'read':>9}{'written':>9}" if has_disk else ""
         lines += ["", f"{'try':<4}{'worker':<12}{'started':<12}{'time':>8}{'cpu':>9}{'memory':>9}{disk}  ended"]
-        lines += [_attempt(one, has_disk) for one in attempts]
+        for one, found in zip(attempts, data["executions"], strict=True):
+            lines += [_attempt(one, has_disk), *(clean(f"      {note}") for note in found["notes"])]
+    lines += _left(data["executions"][-1] if attempts else None)
     if tail:
         lines += ["", "its last lines", *(f"  {harmless(line).rstrip()}" for line in tail)]
     return Text("\n".join(lines), data, safe=True)
+
+
+def _attempt_facts(engine: Engine, one: ExecutionRow) -> dict[str, Any]:
+    """An attempt, with what it left and what its worker had to say."""
+    db = engine._reader()
+    left = manifests.of_execution(db, one.id)
+    files = [] if left is None else [{"name": name, "size": Bytes(size), "md5": md5} for name, size, md5 in left.files]
+    delivered = None if left is None else facts.shown_address(left.address)
+    return {
+        **facts.execution_facts(one), "delivered": delivered, "files": files,
+        "delivered_bytes": None if left is None else Bytes(left.size), "notes": manifests.notes(db, one.id),
+    }  # fmt: skip
+
+
+def _left(last: dict[str, Any] | None) -> list[str]:
+    """What the latest attempt left, file by file."""
+    if last is None or not last["files"]:
+        return []
+    files, now = last["files"], facts.now_ms()
+    head = f"it left {several(len(files), 'file')}, {shown(last['delivered_bytes'], now)}, in {last['delivered']}"
+    lines = [f"  {shown(file['size'], now):>8}  {file['name']}" for file in files[:FILES_SHOWN]]
+    more = [f"  … and {len(files) - FILES_SHOWN:,} more (--json has them all)"] if len(files) > FILES_SHOWN else []
+    return ["", *(clean(line) for line in [head, *lines, *more])]
 
 
 def _output(task: Task, row: TaskRow) -> str | None:
@@ -257,7 +284,14 @@ def _conditions(row: TaskRow, data: dict[str, Any], counts: dict[TaskState, int]
         total, done = sum(counts.values()), counts.get(TaskState.SUCCEEDED, 0)
         named = ", ".join(f"{parent['id']} {parent['status']}" for parent in data["requires"][:5])
         found.append(("requires", f"{done} of {total} done: {named}{', …' if total > 5 else ''}"))
+    for what in ("input", "resource"):
+        found += [(what if n == 0 else "", text) for n, text in enumerate(data[what])]
     found.append(("output", data["output"]))
+    ways = {"overwrite": spec.overwrite, "skip if exists": spec.skip_if_exists, "failed dropped": not spec.keep_failed}
+    if any(ways.values()):
+        found.append(("", ", ".join(way for way, is_so in ways.items() if is_so)))
+    if spec.stage_in_timeout is not None:
+        found.append(("stage limit", duration(spec.stage_in_timeout)))
     pairs = [(key, clean(str(value))) for key, value in found if value is not None]
     script = spec.command if isinstance(spec.command, str) else spec.line()
     first, *others = [clean(line) for line in script.splitlines()] or [""]

@@ -49,6 +49,7 @@ def parents(task: Task) -> list[int]:
     return [row["parent"] for row in rows]
 
 
+@pytest.mark.promise("core 11.13")
 def test_what_can_be_said_and_what_is_kept(engine: Engine, tmp_path: Path) -> None:
     for given, kept in (
         ("data/a.gz", [f"{tmp_path}/data/a.gz"]),
@@ -359,3 +360,16 @@ def test_a_file_s_remotes_are_merged_into_the_configuration_whole(engine: Engine
             configuration.install(str(new))
         assert "geheim" not in str(problem.value)
     assert issubclass(NotSupported, BadInput)
+
+
+def test_a_map_has_places_in_its_addresses(engine: Engine, tmp_path: Path) -> None:
+    files = [Path("data/a.gz"), Path("data/[x]*.gz")]
+    tasks = engine.map("wc $INPUT/*", files, shell=True, input="{}", resource="s3://b/ref")
+    assert [list(spec(task).input) for task in tasks] == [[f"{tmp_path}/{path}"] for path in files]
+    assert [list(spec(task).resource) for task in tasks] == [["s3://b/ref"]] * 2
+    tasks = engine.map("echo {}", ["x", "y"], input=["s3://b/{}.gz|gunzip"], output="s3://b/out/{}")
+    assert [(spec(task).line(), list(spec(task).input), spec(task).output) for task in tasks] == [
+        (f"echo {name}", [f"s3://b/{name}.gz|gunzip"], f"s3://b/out/{name}") for name in "xy"
+    ]
+    with pytest.raises(BadInput, match=r"no \{\}"):
+        engine.map("echo", ["x"], input="s3://b/x")

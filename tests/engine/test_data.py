@@ -16,8 +16,14 @@ import pytest
 import scitq
 from scitq.engine import Engine
 from scitq.errors import TaskFailed
+from scitq.fetch import delete
+from scitq.fetch import put as put_there
+from scitq.handle import Task
 from scitq.path import URI
+from scitq.remote import local
 from scitq.states import Outcome, TaskState
+from scitq.store import manifests
+from scitq.task import ExecutionId
 from tests.engine.conftest import Opener, sound
 from tests.engine.test_engine import WAIT_S, until
 from tests.fetch.servers import MOTO, _line
@@ -77,11 +83,9 @@ def web(web_server: WebServer) -> Iterator[WebServer]:
 
 def put(address: URI, text: str, tmp_path: Path) -> None:
     """A file there."""
-    from scitq.fetch import put
-
     source = tmp_path / f"source-{os.urandom(4).hex()}"
     source.write_text(text)
-    put(str(source), address.address)
+    put_there(str(source), address.address)
 
 
 def left_at(address: URI) -> dict[str, str]:
@@ -144,6 +148,7 @@ def test_data_comes_from_the_web_and_resources_are_unpacked(engine: Engine, web:
         assert task.result(WAIT_S).stdout == "reads\nACGT\n"
 
 
+@pytest.mark.promise("core 11.2")
 def test_data_comes_from_a_bucket(engine: Engine, s3: URI, tmp_path: Path) -> None:
     put(s3 / "in" / "a b.txt", "from the bucket\n", tmp_path)
     task = engine.submit('cat "$INPUT/a b.txt"', shell=True, input=s3 / "in")
@@ -156,6 +161,7 @@ def test_data_comes_from_a_bucket(engine: Engine, s3: URI, tmp_path: Path) -> No
 # --- failures ---------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.promise("data 11.27")
 def test_data_that_is_not_there_fails_with_the_reason_and_uses_up_a_retry(engine: Engine, web: WebServer) -> None:
     task = engine.submit("true", input=f"{web.url}/absent", retry=1, retry_delay=0.01)
     with pytest.raises(TaskFailed, match=r"failed \(stage in\).*absent"):
@@ -186,6 +192,32 @@ def test_a_staged_task_can_be_watched_edited_and_cancelled(engine: Engine, web: 
     assert edited.result(WAIT_S).stdout == "here\n"
     assert [one.outcome for one in edited.executions] == [Outcome.RECALLED, Outcome.SUCCEEDED]
     sound(engine)
+
+
+def test_the_example_goes_from_the_web_to_a_bucket(web: WebServer, s3: URI, tmp_path: Path) -> None:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        info = tarfile.TarInfo("names.dmp")
+        text = b"562 | Escherichia coli |\n"
+        info.size = len(text)
+        tar.addfile(info, io.BytesIO(text))
+    web.add("/taxdump.tar.gz", packed.getvalue())
+    web.add("/genome.fna.gz", gzip.compress(b">x\nAACG\nCGTT\n"))
+    root = Path(scitq.__file__).parents[1]
+    options = ["--genome", f"{web.url}/genome.fna.gz", "--taxonomy", f"{web.url}/taxdump.tar.gz"]
+    try:
+        ended = subprocess.run(
+            [sys.executable, root / "examples" / "04_data.py", str(s3 / "composition"), *options],
+            cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(root)}, capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+    finally:
+        if (tmp_path / "data.scitq.d" / "local").is_dir():
+            local.stop(tmp_path / "data.scitq.d" / "local")
+    assert ended.returncode == 0, ended.stderr
+    assert "taxon: 562 | Escherichia coli |\n50 % GC\n" in ended.stdout
+    assert sorted((s3 / "composition" / "counts" / "bases.txt").read_text().split()) == sorted(
+        ["2", "A", "2", "C", "2", "G", "2", "T"]
+    )
 
 
 # --- kills ------------------------------------------------------------------------------------------------------------------
@@ -228,4 +260,128 @@ def test_a_driver_killed_while_data_comes_is_followed_by_one_that_finishes(
     second.drive()
     assert task.result(WAIT_S).stdout == "slow\nfrom the bucket\n"
     assert len(task.executions) == 1
+    sound(second)
+
+
+# --- outputs ----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_chain_through_a_bucket(engine: Engine, s3: URI) -> None:
+    first = engine.submit(
+        'mkdir "$OUTPUT/sub dir"; printf 12345 > "$OUTPUT/sub dir/ü"; : > $OUTPUT/empty', shell=True, output=s3 / "one"
+    )
+    second = engine.submit(
+        'cat "$INPUT/ü" > $OUTPUT/copy; ls $INPUT', shell=True, input=first.output / "sub dir", output=s3 / "two/"
+    )
+    assert second.result(WAIT_S).stdout == "ü\n"
+    assert {file.name: file.size for file in first.files()} == {"sub dir/ü": 5, "empty": 0}
+    assert left_at(s3 / "one") == {"sub dir/ü": "12345", "empty": ""}
+    assert (second.output / "copy").read_text() == "12345"
+    assert str(second.output) == str(s3 / "two")
+    (row,) = engine.sql("select delivered, files, delivered_bytes from executions where task = ?", [first.id])
+    assert (row["delivered"], row["files"], row["delivered_bytes"]) == (str(s3 / "one"), 2, 5)
+    sound(engine)
+
+
+def test_an_output_that_is_a_path_is_put_there_whole(engine: Engine, tmp_path: Path) -> None:
+    task = engine.submit("echo 1 > $OUTPUT/a", shell=True, output="results/one")
+    task.result(WAIT_S)
+    assert (tmp_path / "results" / "one" / "a").read_text() == "1\n"
+    assert [file.name for file in task.files()] == ["a"]
+    with open(task.output / "a") as file:  # type: ignore[call-overload]
+        assert file.read() == "1\n"
+    task.update(command="echo 2 > $OUTPUT/b", shell=True)
+    task.relaunch().result(WAIT_S)
+    assert sorted(p.name for p in (tmp_path / "results" / "one").iterdir() if not p.name.startswith(".")) == ["b"]
+
+
+def test_what_a_failed_try_left_goes_beside_the_output_unless_it_is_dropped(engine: Engine, s3: URI) -> None:
+    script = "echo half > $OUTPUT/a; exit 3"
+    tasks = [
+        engine.submit(script, shell=True, output=s3 / "out"),
+        engine.submit(script, shell=True),
+        engine.submit(script, shell=True, output=s3 / "dropped", keep_failed=False),
+    ]
+    for task in tasks:
+        assert task.wait(WAIT_S) is TaskState.FAILED
+        assert task.executions[-1].cause == "failed (exit 3)"
+    kept, beside, dropped = (task.executions[-1].id for task in tasks)
+    assert left_at(s3) == {f"out.failed/{kept}/a": "half\n"}
+    folder = engine.side / "outputs"
+    assert (folder / f"{tasks[1].id}.failed" / str(beside) / "a").read_text() == "half\n"
+    assert not (folder / str(tasks[1].id)).exists()
+    found = manifests.of_execution(engine._reader(), kept)
+    assert found is not None
+    assert found.address == str(s3 / f"out.failed/{kept}")
+    assert manifests.of_execution(engine._reader(), ExecutionId(dropped)) is None
+    sound(engine)
+
+
+def test_a_place_that_holds_what_is_others_is_refused_unless_overwritten(
+    engine: Engine, s3: URI, tmp_path: Path
+) -> None:
+    put(s3 / "out" / "precious", "precious\n", tmp_path)
+    script = "echo new > $OUTPUT/a; touch ran.$SCITQ_TASK"
+    refused = engine.submit(script, shell=True, output=s3 / "out")
+    with pytest.raises(TaskFailed, match=r"failed \(stage in\)|failed \(collect\)"):
+        refused.result(WAIT_S)
+    assert left_at(s3 / "out") == {"precious": "precious\n"}
+    assert not (tmp_path / f"ran.{refused.id}").exists()
+    engine.submit(script, shell=True, output=s3 / "out", overwrite=True).result(WAIT_S)
+    assert left_at(s3 / "out") == {"precious": "precious\n", "a": "new\n"}
+
+
+def test_an_output_that_is_there_complete_is_not_made_again(engine: Engine, s3: URI, tmp_path: Path) -> None:
+    def task() -> Task:
+        return engine.submit(
+            "echo x >> runs; echo 1 > $OUTPUT/a", shell=True, output=s3 / "out", skip_if_exists=True, overwrite=True
+        )
+
+    first = task()
+    first.result(WAIT_S)
+    again = task()
+    again.result(WAIT_S)
+    assert (tmp_path / "runs").read_text() == "x\n"
+    assert "there already" in again.why()
+    assert again.files() == first.files()
+    delete((s3 / "out" / "a").address)
+    task().result(WAIT_S)
+    assert (tmp_path / "runs").read_text() == "x\nx\n"
+
+
+@pytest.mark.promise("core 11.9")
+def test_an_output_that_cannot_be_delivered_fails_the_task_with_the_reason(engine: Engine, s3: URI) -> None:
+    task = engine.submit("echo 1 > $OUTPUT/a", shell=True, output="s3://no-such-bucket-here/out")
+    with pytest.raises(TaskFailed, match="no-such-bucket-here"):
+        task.result(WAIT_S)
+    assert (task.executions[-1].cause or "").startswith("failed (")
+
+
+def test_a_relaunched_source_is_followed_to_where_it_left_what_it_left(engine: Engine, s3: URI) -> None:
+    source = engine.submit("echo 1 > $OUTPUT/a", shell=True, output=s3 / "first")
+    user = engine.submit("cat $INPUT/a", shell=True, input=source.output)
+    assert user.result(WAIT_S).stdout == "1\n"
+    source.update(output=s3 / "second", command="echo 2 > $OUTPUT/a")
+    source.relaunch().result(WAIT_S)
+    assert user.relaunch().result(WAIT_S).stdout == "2\n"
+
+
+def test_a_driver_killed_while_an_output_goes_home_is_followed_by_one_that_finishes(
+    open_engine: Opener, s3: URI, tmp_path: Path
+) -> None:
+    watching = open_engine(drive=False)
+    tasks = [
+        watching.submit(f"head -c 300000 /dev/zero > $OUTPUT/{n}; : > ran.{n}", shell=True, output=s3 / str(n))
+        for n in range(3)
+    ]
+    first = driver(watching.path)
+    until(lambda: (tmp_path / "ran.0").exists(), "the first run")
+    first.kill()
+    first.communicate()
+    second = open_engine()
+    second.drive()
+    for n, task in enumerate(tasks):
+        task.result(WAIT_S)
+        assert [(file.name, file.size) for file in task.files()] == [(str(n), 300000)]
+        assert len(task.executions) == 1
     sound(second)

@@ -83,6 +83,8 @@ class Bench:
         self.kills = 0
         self.done: Counter[str] = Counter()
         self.gate: IO[str] | None = None
+        self.data = path.with_name("data")
+        self.data.touch()
         self.engine = Engine(path, linger_s=20)
         self.engine.drive()
         self.other = self._another()
@@ -169,6 +171,8 @@ class Bench:
         if event.dst is TaskState.ASSIGNED:
             assert event.execution is not None
             model.assign(event.task, event.execution)
+        elif event.dst is TaskState.STAGING:
+            model.stage(event.task)
         elif event.dst is TaskState.RUNNING:
             model.start(event.task)
         elif event.dst is TaskState.COLLECTING:
@@ -228,7 +232,7 @@ class Bench:
         retry, priority = dice.choice([None, None, 0, 1, 2]), dice.choice([0, 0, 0, 1, -1])
         commands = [self.command(dice) for _ in range(count)]
         common: dict[str, Any] = {"batch": batch, "retry": retry, "priority": priority, "requires": requires}
-        options = {**common, "shell": True, "retry_delay": 0.01}
+        options = {**common, "shell": True, "retry_delay": 0.01, "input": dice.choice([None, None, self.data])}
         if count == 1:
             ids = [self.engine.submit(commands[0][0], **options).id]
         else:
