@@ -28,6 +28,11 @@ def test_a_lost_execution_is_free(outcome: Outcome) -> None:
     assert (verdict.state, verdict.tries, verdict.delay_s) == (TaskState.PENDING, 0, 0.0)
 
 
+def test_one_lost_again_and_again_waits_longer_and_longer() -> None:
+    delays = [judge(Outcome.LOST, Spec("x"), 0, stop_wanted=False, lost_before=n).delay_s for n in (1, 2, 3, 12)]
+    assert delays == [1.0, 2.0, 4.0, 600.0]
+
+
 def test_a_task_asked_to_stop_is_not_tried_again() -> None:
     for outcome in (Outcome.FAILED, Outcome.LOST, Outcome.CANCELLED, Outcome.TIMED_OUT):
         assert judge(outcome, Spec("x", retry=3), 0, stop_wanted=True).state is TaskState.CANCELLED

@@ -6,6 +6,7 @@ that was already applied changes nothing.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -379,7 +380,9 @@ def finish(
     if wanted != Wanted.RUN:
         tasks.settle_edit(db, now_ms, task, launched=not outcome.is_free and stage is not Stage.STAGE_IN)
     spec_text, tries = query.one(db, "select spec, tries from task where id = ?", (task,))
-    verdict = judge(outcome, listing.spec_of(spec_text), tries, stop_wanted=wanted == Wanted.STOPPED)
+    lost_before = _lost_before(db, task, execution) if outcome is Outcome.LOST else 0
+    spec = listing.spec_of(spec_text)
+    verdict = judge(outcome, spec, tries, stop_wanted=wanted == Wanted.STOPPED, lost_before=lost_before)
     if verdict.state is TaskState.PENDING:
         due = now_ms + int(verdict.delay_s * 1000) if verdict.delay_s else None
         tasks.requeue(db, now_ms, task, not_before_ms=due, tries=verdict.tries, reason=None)
@@ -389,6 +392,14 @@ def finish(
         (int(verdict.state), now_ms, verdict.tries, task),
     )
     tasks.block_dependents(db, now_ms, task)
+
+
+def _lost_before(db: apsw.Connection, task: TaskId, execution: ExecutionId) -> int:
+    """How many executions of a task, right before this one, were lost in a row; no more are counted than make a difference."""
+    rows = query.rows(
+        db, "select outcome from execution where task = ? and id < ? order by id desc limit 12", (task, execution)
+    )
+    return sum(1 for _ in itertools.takewhile(lambda row: row[0] == Outcome.LOST, rows))
 
 
 def wishes(db: apsw.Connection, worker: WorkerId) -> dict[ExecutionId, Wanted]:

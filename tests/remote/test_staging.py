@@ -41,6 +41,16 @@ def test_a_plain_file_is_linked_and_not_copied(driver: Driver, tmp_path: Path) -
     assert line["o"] == f"one\n{source.stat().st_ino}\n"
 
 
+def test_a_task_that_could_not_start_leaves_nothing_to_the_next(driver: Driver, tmp_path: Path) -> None:
+    source = tmp_path / "a.txt"
+    source.write_text("a")
+    for execution in (1, 2, 3):  # more than there are slots
+        assert driver.run(execution, "no-such-program", input=[str(source)], resource=[str(source)])["code"] == 127
+    for execution in (4, 5, 6):
+        assert driver.script(execution, "ls $INPUT $RESOURCE | grep a.txt", cap=100)["o"] == ""
+    assert driver.script(7, "ls $INPUT", input=[str(source)])["o"] == "a.txt\n"
+
+
 def test_another_file_system_gets_a_symbolic_link(driver: Driver, tmp_path: Path) -> None:
     line = driver.script(1, "readlink $INPUT/version; grep -q . $INPUT/version", input=["/proc/version"])
     assert (line["code"], line["o"]) == (0, "/proc/version\n")

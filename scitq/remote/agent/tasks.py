@@ -285,6 +285,8 @@ class Tasks:
             self.left.append(self.owed[task.key])
         elif end.is_kept and end.is_success:
             self.left.append({"id": task.id, "inline": end.o is not None and end.e is not None})
+        if task.is_staged and not has_run:
+            slot.close()  # some of what was staged for it lies there: the next one gets a fresh folder
         self._free(slot)
 
     def _judge(self, task: Task, end: Exit) -> None:
