@@ -180,7 +180,7 @@ def _execution(engine: Engine, row: TaskRow) -> str:
         )
     if row.state is TaskState.CANCELLED:
         return f"{row.label} was cancelled. Relaunch it: scitq task relaunch {row.id}"
-    detail = f": {last.detail}" if last.detail else ""
+    detail = f": {last.detail.removesuffix('.')}" if last.detail else ""
     tries = f" after {last.attempt} tries" if last.attempt > 1 else ""
     return (
         f"{row.label} {last.cause}{tries}{detail}. See scitq task output {row.id}; again: scitq task relaunch {row.id}"

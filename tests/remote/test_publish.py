@@ -207,7 +207,7 @@ def test_the_same_task_takes_the_place_of_what_it_wrote_before(local_ended: Ende
     local_ended.bring(place, 1)
     local_ended.make({"both": b"2", "new": b"2"}, 2)
     publish.check_target({"output": str(place), "owner": OWNER}, 2, local_ended.settings)
-    with pytest.raises(Collision, match=r"another task's output is there \(of file:1\)"):
+    with pytest.raises(Collision, match="the output of task 1 is there"):
         publish.check_target({"output": str(place), "owner": "file:2"}, 3, local_ended.settings)
 
     local_ended.bring(place, 2)

@@ -126,7 +126,7 @@ def test_somebody_elses_files_there_are_refused_or_kept(ended: Ended, far: Far) 
     ended.bring(far.address, overwrite=True)
 
     assert far.files() == {**FILES, "theirs": b"theirs"}
-    with pytest.raises(Collision, match="another task's output"):
+    with pytest.raises(Collision, match="the output of "):
         publish.check_target({"output": far.address, "owner": "file:2"}, 3, ended.settings)
     publish.check_target({"output": far.address, "owner": OWNER}, 3, ended.settings)
 

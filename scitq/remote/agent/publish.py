@@ -136,11 +136,19 @@ def _refuse_others(store: Store, seen: _Seen, goes: dict[str, Any]) -> None:
     elif found.is_of(goes.get("owner")):
         return
     else:
-        whose = f"another task's output is there (of {found.owner or 'nobody known'})"
+        whose = f"{_owner(found.owner, goes.get('owner'))} is there"
     raise Collision(
         f"{store.shown}: {whose}; nothing was changed. Choose another output, or overwrite=True.",
         uri=store.shown, phase="collect",
     )  # fmt: skip
+
+
+def _owner(theirs: str | None, ours: str | None) -> str:
+    """Whose output it is, in words: owners are written FILE:TASK."""
+    file, _, task = (theirs or "").partition(":")
+    if not task:
+        return "the output of an unknown task"
+    return f"the output of task {task}" + ("" if file == (ours or "").partition(":")[0] else " of another state file")
 
 
 # To a folder of this machine.
