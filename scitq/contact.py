@@ -21,6 +21,8 @@ from scitq.worker import WorkerId
 
 # What is kept of what an agent says of its machine, and of how busy it is.
 FACTS = ("cpus", "memory", "gpus", "gpu_models", "python", "host", "version", "limits", "limits_reason")
+# Just short enough to be given one for each slot in advance (see worker.window).
+FETCHING_S = 0.99
 STATS = ("load", "cpu", "memory", "memory_free", "disk", "disk_free", "running", "queued")
 
 
@@ -53,6 +55,8 @@ class Contact:
     # After a failure to bring a log home (a full disk, say) the next try waits.
     tail_after: float = 0.0
     mean_run_s: float | None = None
+    # It was given something to fetch, since this connection was made.
+    fetches: bool = False
     # What the agent last said of its machine, until it is in the file; and when it may be asked again.
     stats: dict[str, Any] | None = None
     stats_after: float = 0.0
@@ -85,6 +89,12 @@ class Plan:
         self.commands: list[dict[str, Any]] = []
         self.forget: list[ExecutionId] = []
         self.forget_logs: list[ExecutionId] = []
+
+
+def pace_s(contact: Contact, mean_run_s: float | None) -> float | None:
+    """The run time by which it is decided how many executions a worker gets ahead of their turn. Where there is something to
+    fetch, one for each slot comes even when they run for long: its data is brought while others run."""
+    return min(mean_run_s, FETCHING_S) if contact.fetches and mean_run_s is not None else mean_run_s
 
 
 def checked_held(answer: Answer) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from scitq.contact import FACTS, Contact, Plan, checked_held, checked_stats, news_first, wish
+from scitq.contact import FACTS, Contact, Plan, checked_held, checked_stats, news_first, pace_s, wish
 from scitq.errors import (
     BadAnswer,
     Closed,
@@ -380,7 +380,7 @@ class Driver:
             return True
         if not seen.is_ready or self._holding:
             return False
-        means = {contact.worker: contact.mean_run_s for contact in self._contacts.values() if contact.synced}
+        means = {c.worker: pace_s(c, c.mean_run_s) for c in self._contacts.values() if c.synced}
         return bool(free(self._known, executions.loads(db), means))
 
     def _transact(self, db: apsw.Connection, polled: list[tuple[Contact, Answer]]) -> tuple[dict[WorkerId, Plan], bool]:
@@ -401,7 +401,8 @@ class Driver:
         # Read here, not before: somebody may just have said that a worker is to run less.
         known = self._known = {row.id: row for row in workers.all_of(db)}
         self._explain_needs(db, known)
-        means = {worker: plan.mean_run_s for worker, plan in plans.items() if plan.synced and not self._holding}
+        synced = {worker: plan for worker, plan in plans.items() if plan.synced and not self._holding}
+        means = {worker: pace_s(plan.contact, plan.mean_run_s) for worker, plan in synced.items()}
         capacities = free(known, executions.loads(db), means)
         room = sum(capacity.slots + capacity.queue for capacity in capacities.values())
         if room:
@@ -441,6 +442,7 @@ class Driver:
         contact.forget += plan.forget
         contact.forget_logs += plan.forget_logs
         remotes = {name for command in plan.commands for name in command.get("remotes", ())}
+        contact.fetches = contact.fetches or any("input" in each or "resource" in each for each in plan.commands)
         if remotes:
             self._storages.want(contact, remotes)
         self._say(contact, [*self._slots(contact, row), *plan.commands])
@@ -674,6 +676,7 @@ class Driver:
         contact.slots_sent = None
         contact.told.clear()
         contact.remotes.clear()
+        contact.fetches = False
         contact.asked.clear()
         contact.stats_after = 0.0
 

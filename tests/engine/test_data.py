@@ -220,6 +220,25 @@ def test_the_example_goes_from_the_web_to_a_bucket(web: WebServer, s3: URI, tmp_
     )
 
 
+def test_the_next_task_s_data_comes_while_another_runs_however_long(
+    open_engine: Opener, web: WebServer, tmp_path: Path
+) -> None:
+    web.add("/next", b"next\n")
+    engine = open_engine()
+    engine.submit("true").result(WAIT_S)
+    engine.update_worker("local", concurrency=1)
+    engine._write(lambda db: db.execute("update execution set run_s = 100"))
+    engine.close()
+    engine = open_engine()
+    (tmp_path / "data").touch()
+    first = engine.submit("until [ -e go ]; do sleep 0.05; done", shell=True, input="data")
+    second = engine.submit("cat $INPUT/next", shell=True, input=f"{web.url}/next")
+    until(lambda: second.state is TaskState.STAGING or bool(web.requests), "the next one's data")
+    assert first.state in (TaskState.ASSIGNED, TaskState.STAGING, TaskState.RUNNING)
+    (tmp_path / "go").touch()
+    assert second.result(WAIT_S).stdout == "next\n"
+
+
 # --- kills ------------------------------------------------------------------------------------------------------------------
 
 DRIVER = """
