@@ -98,10 +98,15 @@ def _dump(settings: Settings) -> Sections:
     said = Run(settings, None, "info").answer("config", [], ["dump"], mark=False)
     told = json.loads(said or b"{}")
     found = {str(name): {str(key): str(value) for key, value in keys.items()} for name, keys in told.items()}
+    # (A value of several lines, which only the environment can hold, cannot stand in a worker's file.)
     # What the environment says counts more; rclone writes names in capitals there, and _ for what is no letter.
     for name in names(settings):
         prefix = f"RCLONE_CONFIG_{re.sub('[^A-Z0-9]', '_', name.upper())}_"
-        more = {key[len(prefix) :].lower(): value for key, value in os.environ.items() if key.startswith(prefix)}
+        more = {
+            key[len(prefix) :].lower(): value
+            for key, value in os.environ.items()
+            if key.startswith(prefix) and not set(value) & set("\n\r")
+        }
         if more:
             found[name] = {**found.get(name, {}), **more}
     return found

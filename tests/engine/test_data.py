@@ -24,6 +24,7 @@ from scitq.remote import local
 from scitq.states import Outcome, TaskState
 from scitq.store import manifests
 from scitq.task import ExecutionId
+from tests.crash.conftest import holder, kill
 from tests.engine.conftest import Opener, sound
 from tests.engine.test_engine import WAIT_S, until
 from tests.fetch.servers import MOTO, _line
@@ -404,3 +405,28 @@ def test_a_driver_killed_while_an_output_goes_home_is_followed_by_one_that_finis
         assert [(file.name, file.size) for file in task.files()] == [(str(n), 300000)]
         assert len(task.executions) == 1
     sound(second)
+
+
+def test_a_remote_that_is_gone_from_the_configuration_fails_what_needs_it(
+    open_engine: Opener, s3: URI, tmp_path: Path
+) -> None:
+    watching = open_engine(drive=False)
+    task = watching.submit("true", input=s3 / "x")
+    (tmp_path / "rclone.conf").write_text("[other]\ntype = local\n")
+    open_engine().drive()
+    with pytest.raises(TaskFailed, match=r"failed \(stage in\).*s3"):
+        task.result(WAIT_S)
+
+
+def test_an_agent_killed_while_data_comes_is_told_of_the_remotes_again(
+    engine: Engine, s3: URI, web: WebServer, tmp_path: Path
+) -> None:
+    put(s3 / "x", "from the bucket\n", tmp_path)
+    web.add("/slow", b"slow\n", stalls=[2])
+    task = engine.submit("cat $INPUT/*", shell=True, input=[f"{web.url}/slow", s3 / "x"], output=s3 / "out")
+    until(lambda: task.state is TaskState.STAGING, "staging")
+    assert kill(holder(engine.side / "local", "agent"))
+    web.release.set()
+    assert task.result(WAIT_S).stdout == "slow\nfrom the bucket\n"
+    assert len(task.executions) == 1
+    sound(engine)
