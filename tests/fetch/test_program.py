@@ -27,6 +27,7 @@ from scitq.shell.fetchtable import FETCH
 from tests.fetch.conftest import names
 from tests.fetch.ftpserver import FtpServer
 from tests.fetch.servers import Storages
+from tests.fetch.test_faults import small_files_only
 from tests.fetch.web import WebServer, wait_for
 from tests.shell.tmux import Terminal
 
@@ -253,6 +254,18 @@ def test_a_fault_is_one_line_and_a_code_and_leaves_nothing(
     web.add("/x", DATA)
     program("copy", f"{web.url}/x{rest}", "out/")
     assert [path.read_bytes() for path in (tmp_path / "out").rglob("x")] == [DATA]
+
+
+def test_silence_is_code_9_and_a_full_disk_code_5(program: Program, web: WebServer, tmp_path: Path) -> None:
+    web.add("/x", DATA * 10, stalls=[1_500_000])
+    assert "silent" in program.error("copy", f"{web.url}/x", "out/", "--retry", "0", "--stall-timeout", "1", code=9)
+    web.release.set()
+    with small_files_only(1_000_000):
+        assert "no space left" in program.error("copy", f"{web.url}/x", "out/", code=5)
+
+    assert not (tmp_path / "out/x").exists()
+    program("copy", f"{web.url}/x", "out/")
+    assert (tmp_path / "out/x").read_bytes() == DATA * 10 and names(tmp_path / "out") == ["x"]
 
 
 @pytest.mark.promise("data 11.36")
