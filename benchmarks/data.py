@@ -1,4 +1,4 @@
-"""(j) Moving data: `scitq-fetch` beside the `rclone` program called by hand with the same settings, over one server."""
+"""(j), (k) Moving data: `scitq-fetch` beside the `rclone` program called by hand with the same settings, over one server."""
 
 from __future__ import annotations
 
@@ -20,48 +20,63 @@ SMALL_FILES = 2000
 OURS, BY_HAND = "scitq-fetch copy", "rclone copy"
 
 
-def moving(rounds: int, quick: bool, folder: Path, peers: bool) -> Section:
-    """From and to a WebDAV server on loopback: one big file, and many small ones in one folder."""
-    big_bytes, count = (10_000_000, 20) if quick else (BIG_BYTES, SMALL_FILES)
-    served = folder / "served"
-    (served / "big").mkdir(parents=True)
-    (served / "small").mkdir()
+def big(rounds: int, quick: bool, folder: Path, peers: bool) -> Section:
+    """(j) One file of 2 GB from and to a WebDAV server on loopback."""
+    size_bytes = 10_000_000 if quick else BIG_BYTES
+    served = folder / "served" / "big"
+    served.mkdir(parents=True)
     block = os.urandom(10_000_000)
-    with open(served / "big" / "x.bin", "wb") as file:
-        for _ in range(big_bytes // len(block)):
+    with open(served / "x.bin", "wb") as file:
+        for _ in range(size_bytes // len(block)):
             file.write(block)
+    return compared("j", f"A file of {size_bytes / 1e9:g} GB", "big/x.bin", rounds, folder)
+
+
+def small(rounds: int, quick: bool, folder: Path, peers: bool) -> Section:
+    """(k) 2,000 files of 2 kB in one folder."""
+    count = 20 if quick else SMALL_FILES
+    served = folder / "served" / "small"
+    served.mkdir(parents=True)
     for number in range(count):
-        (served / "small" / f"{number:04}.txt").write_bytes(block[number : number + 2000])
-    ways = [
-        (f"{big_bytes / 1e9:g} GB, here", "dav://big/x.bin", "here/", "dav:big/x.bin"),
-        (f"{big_bytes / 1e9:g} GB, there", "big/x.bin", "dav://there/", "big/x.bin"),
-        (f"{count:,} small files, here", "dav://small", "here/", "dav:small"),
-        (f"{count:,} small files, there", "small", "dav://there", "small"),
-    ]
+        (served / f"{number:04}.txt").write_bytes(os.urandom(2000))
+    return compared("k", f"{count:,} files of 2 kB", "small", rounds, folder)
+
+
+def compared(letter: str, title: str, what: str, rounds: int, folder: Path) -> Section:
+    """Both ways, taking turns."""
+    served = folder / "served"
     rows, findings = [], []
     with server(served, folder) as environ:
-        for title, source, target, by_hand in ways:
+        for way in ("from the server", "to the server"):
             taken: dict[str, list[float]] = {OURS: [], BY_HAND: []}
-            words = {
-                OURS: [sys.executable, "-c", "from scitq.shell.cli import fetch; fetch()", "copy", source, target],
-                BY_HAND: [rclone(), "copy", "--transfers=4", by_hand, target.replace("://", ":")],
-            }
             for turn in range(max(2, rounds)):
                 for name in (OURS, BY_HAND) if turn % 2 else (BY_HAND, OURS):
-                    for place in (folder / "here", served / "there"):
-                        shutil.rmtree(place, ignore_errors=True)
-                        place.mkdir()
-                    os.sync()  # what the one before wrote is not for this one to wait for
+                    # A place of its own each time: the server remembers what was where.
+                    place = f"{turn}-{name.partition(' ')[0]}"
+                    source, target = (
+                        (f"dav://{what}", f"here/{place}/")
+                        if way.startswith("from")
+                        else (what, f"dav://there/{place}/")
+                    )
+                    words = (
+                        [source, target] if name == OURS else [each.replace("://", ":") for each in (source, target)]
+                    )
+                    program = [sys.executable, "-c", "from scitq.shell.cli import fetch; fetch()", "copy"]
                     begin = time.perf_counter()
-                    subprocess.run(words[name], cwd=served if "there" in target else folder, env=environ, check=True,
-                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+                    subprocess.run(
+                        [*(program if name == OURS else [rclone(), "copy", "--transfers=4"]), *words], cwd=served, env=environ,
+                        check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                    )  # fmt: skip
                     taken[name].append(time.perf_counter() - begin)
+                    for left in (served / "here" / place, served / "there" / place):
+                        shutil.rmtree(left, ignore_errors=True)
+                    os.sync()  # what this one wrote is not for the next to wait for
             ratios = [ours / theirs for ours, theirs in zip(taken[OURS], taken[BY_HAND], strict=True)]
-            rows.append((title, spread(taken[OURS]), spread(taken[BY_HAND]), spread(ratios)))
-            findings.append(at_most(title, statistics.median(ratios), 1.1))
+            rows.append((way, spread(taken[OURS]), spread(taken[BY_HAND]), spread(ratios)))
+            findings.append(at_most(f"{way}: {OURS} / {BY_HAND}", statistics.median(ratios), 1.1))
     return Section(
-        "j", "Copies between this machine and a WebDAV server on it, in seconds", ("", OURS, BY_HAND, "ratio"), rows, findings,
-        ["scitq-fetch includes the start of Python, a look at what is there, and the check that it is whole."],
+        letter, f"{title}, to and from a WebDAV server on this machine, in seconds", ("", OURS, BY_HAND, "ratio"), rows, findings,
+        ["scitq-fetch's time includes the start of Python, a look at what is there, and the check that all has come."],
     )  # fmt: skip
 
 
@@ -76,7 +91,7 @@ def server(served: Path, folder: Path) -> Iterator[dict[str, str]]:
     socket = folder / "dav.log"
     with socket.open("wb") as log:
         process = subprocess.Popen(
-            [rclone(), "serve", "webdav", "--addr=127.0.0.1:0", "--dir-cache-time=0s", "--config=", str(served)],
+            [rclone(), "serve", "webdav", "--addr=127.0.0.1:0", "--config=", str(served)],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log,
         )  # fmt: skip
     try:

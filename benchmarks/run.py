@@ -23,7 +23,7 @@ from benchmarks import agents, contest, data, functions, holding, machine, noops
 
 BENCHMARKS = {
     "a": noops.throughput, "b": noops.latency, "c": holding.submission, "d": holding.asking, "e": noops.graph, "f": resting.cold,
-    "g": resting.idle, "h": agents.many, "i": functions.calls, "j": data.moving, "p": profiles.profile,
+    "g": resting.idle, "h": agents.many, "i": functions.calls, "j": data.big, "k": data.small, "p": profiles.profile,
 }  # fmt: skip
 NEEDS_PEERS = frozenset("abi")
 RESULTS = ROOT / "benchmarks" / "RESULTS.md"
