@@ -113,6 +113,7 @@ def _source(what: str, address: Address, has_parents: bool) -> Address:
         refuse_runs(address, "parse")
     if address.proto == TASK:
         return address
+    _no_password(what, address)
     if address.is_local:
         address = _absolute(what, address)
         if address.proto == PLAIN and not has_parents:
@@ -148,6 +149,15 @@ def _must_be_there(what: str, address: Address) -> None:
     )
 
 
+def _no_password(what: str, address: Address) -> None:
+    """The state file is no place for one, and it is where addresses are kept."""
+    if address.proto in URLS and re.match(r"[^/?#@]*:[^/?#@]*@", address.path):
+        raise BadInput(
+            f"{what}: {address.shown}: the password would stand in the state file. Put it in your rclone configuration (a remote "
+            f"of type {'ftp' if address.proto == 'ftp' else 'http or webdav'}), and give that one's address. Nothing was queued."
+        )
+
+
 def _once(what: str, texts: list[str]) -> None:
     seen: set[str] = set()
     for text in texts:
@@ -172,6 +182,7 @@ def _target(value: Any) -> Address:
     else:
         raise BadInput(f"output must be an address: text, a path or a URI, not {type(value).__name__}.")
     shown = address.shown
+    _no_password("output", address)
     if address.actions:
         raise BadInput(f"output: {shown}: actions belong to inputs and resources.")
     if address.proto == TASK or address.is_run or (address.proto in URLS and address.proto != "ftp"):

@@ -85,6 +85,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"input": "data/c.gz"}, "data/c.gz: there is nothing of that name"),
     ({"input": "data/*.bam"}, "data/.*bam: nothing matches"),
     ({"input": Path("data/*.gz")}, "nothing matches"),
+    ({"input": "https://me:geheim@host/x"}, r"https://me:\*\*\*@host/x: the password would stand in the state file"),
+    ({"output": "ftp://me:geheim@host/x"}, "the password would stand in the state file.*of type ftp"),
     ({"input": 5}, "input must be addresses"),
     ({"input": {"a": "b"}}, "input must be addresses"),
     ({"input": b"data"}, "input must be addresses"),

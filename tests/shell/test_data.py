@@ -86,7 +86,7 @@ def test_launch_update_and_batch_take_the_options(configured: Lab) -> None:
 
 def test_why_and_show_tell_how_far_staging_is_and_what_a_worker_said(lab: Lab) -> None:
     told = Told(lab.folder / "lab.scitq")
-    task, id = told.begin(input="https://me:geheim@host/x")
+    task, id = told.begin(input="https://host/x?token=geheim")
     told.say({"k": "stage", "id": id, "at": 1}, {"k": "note", "id": id, "text": "mind this"})
     told.show()
     stats = {"at": 0, "staging": {str(id): [1_500_000, 3_000_000]}}
@@ -94,7 +94,7 @@ def test_why_and_show_tell_how_far_staging_is_and_what_a_worker_said(lab: Lab) -
     assert "is staging: local fetches what it needs (1.5 of 3.0 MB" in task.why()
     shown = lab.out("task", "show", "1")
     assert "mind this" in shown
-    assert "https://me:***@host/x" in shown
+    assert "https://host/x?token=***" in shown
     assert "geheim" not in shown + json.dumps(lab.json("task", "show", "1")) + json.dumps(lab.json("task", "list"))
     assert "staging" in lab.out("task", "list")
     told.say({**EXIT, "id": id, "code": None, "why": "stage_in", "note": "host: no such host."})
