@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -162,3 +163,16 @@ class Driver:
 
 def ndjson(commands: Iterable[dict[str, Any]]) -> bytes:
     return "".join(json.dumps(command) + "\n" for command in commands).encode()
+
+
+def below(folder: Path) -> list[Path]:
+    """Everything in a folder, as far as it stands still: an agent may be emptying its trash meanwhile."""
+    return [Path(top, name) for top, folders, names in os.walk(folder) for name in (*folders, *names)]
+
+
+def content(path: Path) -> bytes:
+    """What a file says; nothing if it is none, or gone."""
+    try:
+        return path.read_bytes() if path.is_file() else b""
+    except FileNotFoundError:
+        return b""

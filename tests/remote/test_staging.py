@@ -22,7 +22,7 @@ from scitq.fetch.uri import of_path
 from scitq.remote import local
 from scitq.remote.agent.staging import Staging
 from tests.fetch.web import WebServer, wait_for
-from tests.remote.client import Driver
+from tests.remote.client import Driver, below, content
 
 SHOW = "cd $INPUT; find . -type f -o -type l | sort; find . -type f -o -type l | sort | xargs cat"
 
@@ -335,8 +335,8 @@ def test_storages_are_told_to_a_worker_and_forgotten_when_it_ends(driver: Driver
     assert SECRET in file.read_text() and root not in file.parents
     local.stop(root)
     assert not file.exists() and not file.parent.exists()
-    for path in root.rglob("*"):
-        assert not path.is_file() or SECRET.encode() not in path.read_bytes(), path
+    for path in below(root):
+        assert SECRET.encode() not in content(path), path
 
 
 def test_a_configuration_that_makes_no_sense_is_refused_without_its_secrets(driver: Driver) -> None:
