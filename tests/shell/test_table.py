@@ -49,6 +49,7 @@ WORDS: dict[str, list[str]] = {
     "export": ["{folder}/tasks.csv"],
     "purge": ["--older-than", "0"],
     "check": [],
+    "config rclone": [],
     "backup": ["{folder}/copy.scitq.bak"],
     "demo": [],
 }
