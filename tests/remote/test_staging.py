@@ -247,7 +247,7 @@ def test_killed_in_the_middle_of_a_stage_in_the_next_one_finishes_it(
                 "input": [f"{web.url}/first", f"{web.url}/large"]})  # fmt: skip
     wait_for(web.stalled.is_set)
     # The server has sent what it will; some of it must have been written down to be of use to the next agent.
-    wait_for(lambda: any(path.stat().st_size for path in (root / "stage" / "1").rglob("*.part")))
+    wait_for(lambda: any(path.stat().st_size for path in (root / "stage" / "1").rglob(".scitq-*.part")))
     held = driver.held()
     for pid in [held["pid"]] * (who != "keeper") + [held["keeper"]] * (who != "agent"):
         os.kill(pid, signal.SIGKILL)
