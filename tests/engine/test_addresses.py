@@ -16,6 +16,7 @@ from scitq.data import keys
 from scitq.engine import Engine
 from scitq.errors import BadInput, IllegalMove, NotSupported, UnknownTask
 from scitq.fetch import configuration, rclonerun
+from scitq.fetch.settings import Settings
 from scitq.handle import Task
 from scitq.path import URI
 from scitq.states import TaskState
@@ -349,7 +350,9 @@ def test_a_file_s_remotes_are_merged_into_the_configuration_whole(engine: Engine
     assert backup is not None
     assert Path(backup).read_text() == CONFIG
     assert [os.stat(path).st_mode & 0o777 for path in (backup, target)] == [0o600, 0o600]
-    shown = json.loads(subprocess.run(["rclone", "config", "dump"], capture_output=True, check=True).stdout)
+    shown = json.loads(
+        subprocess.run([rclonerun.program(Settings()), "config", "dump"], capture_output=True, check=True).stdout
+    )
     assert shown["s3"] == {"type": "s3", "provider": "AWS"}
     assert sorted(shown) == ["dav", "s3", "safe"]
     assert configuration.masked(shown["dav"]) == {"type": "webdav", "pass": "***"}
