@@ -26,6 +26,8 @@ from scitq.worker import WorkerId
 from tests.engine.conftest import Opener, sound
 from tests.engine.test_staging import EXIT, Told, now
 
+pytestmark = pytest.mark.servers
+
 CONFIG = "[s3]\ntype = s3\nprovider = Other\nsecret_access_key = geheim\n[safe]\ntype = crypt\nremote = s3:bucket\n"
 
 

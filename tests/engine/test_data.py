@@ -31,6 +31,8 @@ from tests.fetch.servers import MOTO, _line
 from tests.fetch.web import WebServer
 from tests.remote.client import below, content
 
+pytestmark = pytest.mark.servers
+
 CONFIG = """[{name}]
 type = s3
 provider = Other

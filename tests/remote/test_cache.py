@@ -105,6 +105,7 @@ def test_without_a_checksum_size_and_date_decide_and_without_those_it_is_not_kep
     assert gets(web, "/x") == (3 if how == "nothing" else 2)
 
 
+@pytest.mark.servers
 def test_a_folder_is_another_one_when_anything_in_it_is(driver: Driver, root: Path, tmp_path: Path) -> None:
     (tmp_path / "there" / "sub").mkdir(parents=True)
     (tmp_path / "there" / "sub" / "x").write_text("old")

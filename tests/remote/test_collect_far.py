@@ -24,6 +24,8 @@ from tests.fetch.servers import Cable, Storages
 from tests.remote.client import Driver
 from tests.remote.test_publish import tree
 
+pytestmark = pytest.mark.servers
+
 
 class Held(Cable):
     """A line to a server that is silent until it is let go."""

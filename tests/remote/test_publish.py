@@ -27,6 +27,8 @@ from scitq.remote.agent.manifest import NAME, Manifest, parse
 from scitq.remote.agent.publish import Brought
 from tests.fetch.servers import Storages
 
+pytestmark = pytest.mark.servers
+
 OWNER = "file:1"
 ODD = [
     "a b",

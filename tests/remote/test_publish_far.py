@@ -29,6 +29,8 @@ from tests.fetch.ftpserver import FtpServer
 from tests.fetch.servers import Cable, Storages
 from tests.remote.test_publish import FILES, ODD, OWNER, Ended, rows, tree
 
+pytestmark = pytest.mark.servers
+
 FEW = ["s3", "ftp"]
 
 

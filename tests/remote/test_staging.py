@@ -321,6 +321,7 @@ def secrets_file(root: Path) -> Path:
 
 
 @pytest.mark.promise("data 11.2")
+@pytest.mark.servers
 def test_storages_are_told_to_a_worker_and_forgotten_when_it_ends(driver: Driver, root: Path, tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "x").write_text("far\n")
@@ -346,6 +347,7 @@ def test_a_configuration_that_makes_no_sense_is_refused_without_its_secrets(driv
         assert reply.status == 400 and SECRET.encode() not in reply.body
 
 
+@pytest.mark.servers
 def test_a_killed_agent_leaves_the_storages_to_the_next(driver: Driver, root: Path, tmp_path: Path) -> None:
     (tmp_path / "x").write_text("far\n")
     driver.say({"remotes": {"config": {"store": {"type": "alias", "remote": str(tmp_path)}}}})
@@ -365,6 +367,7 @@ def running_with(mark: bytes) -> dict[int, bytes]:
     return {pid: command for pid, command in found.items() if command}
 
 
+@pytest.mark.servers
 def test_programs_that_a_killed_agent_left_are_ended_by_the_next_and_no_others(
     driver: Driver, root: Path, web: WebServer, tmp_path: Path
 ) -> None:
