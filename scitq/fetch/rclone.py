@@ -90,7 +90,7 @@ class Rclone:
     def put(self, source: str, address: Address, settings: Settings, meter: Meter | None = None) -> None:
         """One file of this machine to that name."""
         run = Run(settings, address, "put", meter, os.path.basename(source))
-        run.to_end("copyto", _keep(settings), [os.path.abspath(source), spell(address)], os.path.getsize(source))
+        run.to_end("copyto", _anew(settings), [os.path.abspath(source), spell(address)], os.path.getsize(source))
 
     def put_stream(self, stream: Stream, source: Source, address: Address, settings: Settings) -> None:
         """What comes from another storage, to that name, without landing here."""
@@ -126,7 +126,8 @@ class Rclone:
     def copy(self, source: Address, target: Address, settings: Settings, meter: Meter, *, is_dir: bool) -> None:
         """From remote to remote: by the storage itself where it can, through this machine otherwise."""
         run = Run(settings, target, "copy", meter, "" if is_dir else source.name)
-        run.to_end("copy" if is_dir else "copyto", _keep(settings), [spell(source), spell(target)])
+        flags = _keep(settings) if is_dir else _anew(settings)
+        run.to_end("copy" if is_dir else "copyto", flags, [spell(source), spell(target)])
 
     def sync(
         self, source: str, target: str, uri: Address, settings: Settings, meter: Meter, *,
@@ -264,6 +265,11 @@ def check_remote(address: Address, settings: Settings) -> None:
 
 def _keep(settings: Settings) -> list[str]:
     return [] if settings.overwrite else ["--immutable"]
+
+
+def _anew(settings: Settings) -> list[str]:
+    """Of one file: it is sent whatever is there. A storage without times would be taken to have it already, by its size."""
+    return ["--ignore-times"] if settings.overwrite else ["--immutable"]
 
 
 def _identity(entry: Entry) -> Identity:

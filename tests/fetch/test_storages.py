@@ -76,6 +76,15 @@ def test_a_sync_there_and_back_moves_what_differs(top: str, tmp_path: Path, sett
     assert names(Path.cwd()) == names(tmp_path)  # nothing was given to a shell
 
 
+def test_a_file_of_the_same_size_is_sent_all_the_same(top: str, tmp_path: Path, settings: Settings) -> None:
+    for number in (1, 2):
+        (tmp_path / "x").write_text(str(number))
+        os.utime(tmp_path / "x", (1_700_000_000, 1_700_000_000))
+        fetch.put(tmp_path / "x", f"{top}/x", settings=settings)
+    fetch.get(f"{top}/x", tmp_path / "back", settings=settings)
+    assert (tmp_path / "back").read_text() == "2"
+
+
 def test_progress_is_told_on_every_storage(top: str, tmp_path: Path, settings: Settings, heard: Heard) -> None:
     (tmp_path / "in" / "d").mkdir(parents=True)
     for name in ("x", "y", "d/x"):

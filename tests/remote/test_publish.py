@@ -113,6 +113,24 @@ FILES = {"a": b"1", "d/deep/b": b"22", "empty": b""}
 # A folder of this machine.
 
 
+def test_an_input_moved_to_the_output_arrives_as_a_file_of_its_own(local_ended: Ended, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_text("mine")
+    source.chmod(0o640)
+    for number, name in enumerate(["moved", "d/moved"], 1):
+        local_ended.make({"other": b"1"}, number)
+        target = local_ended.output(number) / name
+        target.parent.mkdir(exist_ok=True)
+        os.link(source, target)
+        if number == 2:  # file by file
+            (tmp_path / f"place{number}").mkdir()
+            (tmp_path / f"place{number}" / "theirs").touch()
+        local_ended.bring(tmp_path / f"place{number}", number, overwrite=True)
+        place = tmp_path / f"place{number}" / name
+        assert place.read_text() == "mine" and place.stat().st_ino != source.stat().st_ino
+    assert source.stat().st_mode & 0o777 == 0o640
+
+
 @pytest.mark.parametrize("there", ["absent", "empty", "link"])
 @pytest.mark.promise("data 11.14")
 def test_a_path_gets_the_whole_folder_and_its_manifest(local_ended: Ended, tmp_path: Path, there: str) -> None:

@@ -30,6 +30,8 @@ class Found:
     name: str
     place: str
     size: int
+    is_shared: bool = False
+    """Whether it has other names, perhaps outside: an input that was moved here is still its source's file."""
 
 
 class Contents:
@@ -62,10 +64,10 @@ class Contents:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the folder is as it is to arrive: nothing in it is a link, or left out."""
+        """Whether the folder is as it is to arrive: nothing in it is a link, shared, or left out."""
         return (
             not self.left_out
-            and all(each.name == each.place for each in self.files)
+            and all(each.name == each.place and not each.is_shared for each in self.files)
             and all(name == place for name, place in self.folders.items())
         )
 
@@ -93,7 +95,7 @@ class Contents:
         if stat.S_ISREG(found.st_mode):
             if name == NAME:
                 raise Collision(f"$OUTPUT/{NAME}: the list of what arrived is kept under this name. Choose another.")
-            self.files.append(Found(name, place, found.st_size))
+            self.files.append(Found(name, place, found.st_size, found.st_nlink > 1))
         elif stat.S_ISDIR(found.st_mode):
             if place in above:
                 raise Unsupported(f"$OUTPUT/{printable(name)}: a link to a folder that it is in; it has no end.")

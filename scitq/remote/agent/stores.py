@@ -26,7 +26,7 @@ from scitq.fetch.uri import Address, of_path
 from scitq.remote.agent.collect import remove
 from scitq.remote.agent.contents import Found, printable
 from scitq.remote.agent.manifest import LONGEST_BYTES, NAME
-from scitq.remote.agent.whole import link, share
+from scitq.remote.agent.whole import copy, link, share
 
 T = TypeVar("T")
 # rclone writes control characters as their pictures, so a name that holds such a picture would come back as another.
@@ -300,7 +300,7 @@ class HereStore:
         with self._explained():
             for each in files:
                 settings.cancel.check(self.shown, "collect")
-                make = partial(link, os.path.join(top, each.place), cancel=settings.cancel)
+                make = partial(copy if each.is_shared else link, os.path.join(top, each.place), cancel=settings.cancel)
                 md5s[each.name] = self._place(each.name, make)
             for folder in {os.path.dirname(os.path.join(self.path, each.name)) for each in files}:
                 sync_folder(folder)

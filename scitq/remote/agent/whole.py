@@ -70,6 +70,7 @@ def put_whole(
                     os.mkdir(source, 0o700)  # the task deleted it: it left nothing
                 elif not os.path.lexists(source):
                     raise FetchError(f"{source}: the output is gone.", phase="collect")
+                remove(fresh)
                 contents = Contents(source, root, key, cancel, is_lenient=is_lenient)
                 left_out = contents.left_out
                 os.makedirs(parent, exist_ok=True)
@@ -102,7 +103,6 @@ def _explained(destination: str) -> Iterator[None]:
 
 def _bring(contents: Contents, fresh: str, record: str, destination: str) -> _Record:
     """Make the neighbour `fresh` from the output, after writing down which folder it is."""
-    remove(fresh)
     is_near = _reaches(os.path.dirname(record), fresh)
     if is_near and contents.is_plain:
         known = _Record(_identity(contents.top), digests(contents))
@@ -137,14 +137,15 @@ def _reaches(home: str, fresh: str) -> bool:
 
 
 def _build(contents: Contents, fresh: str, *, may_link: bool) -> list[Row]:
-    """The same in a new folder, with files in place of the links to them."""
+    """The same in a new folder, with files in place of the links to them, and of files that others may write to."""
     os.mkdir(fresh, 0o700)
     for folder in contents.folders:
         os.mkdir(os.path.join(fresh, folder), 0o700)
     files: list[Row] = []
     for each in contents.files:
         source, target = os.path.join(contents.top, each.place), os.path.join(fresh, each.name)
-        md5 = link(source, target, contents.cancel) if may_link else copy(source, target, contents.cancel)
+        bring = link if may_link and not each.is_shared else copy
+        md5 = bring(source, target, contents.cancel)
         files.append((each.name, each.size, md5))
     for folder, place in reversed(contents.folders.items()):
         shutil.copystat(os.path.join(contents.top, place), os.path.join(fresh, folder))
