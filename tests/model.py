@@ -325,11 +325,16 @@ class Model:
             task.state = TaskState.FAILED
         else:
             task.tries += is_failure
-            task.delayed = is_failure and delay
+            task.delayed = (is_failure and delay) or self._is_lost_again(id, task.execution)
             self._queue(task)
             return
         task.execution, task.wanted, task.edit = None, Wanted.RUN, None
         self.work_out()
+
+    def _is_lost_again(self, id: int, execution: int) -> bool:
+        """An execution was lost like the one before it: then the next one waits a little."""
+        before = [run.outcome for number, run in self.runs.items() if run.task == id and number < execution]
+        return self.runs[execution].outcome is Outcome.LOST and before[-1:] == [Outcome.LOST]
 
 
 # --- comparing with a file ------------------------------------------------------------------------------------------------

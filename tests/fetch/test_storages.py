@@ -154,7 +154,8 @@ def test_ten_thousand_objects_are_listed_with_md5_by_questions_at_once(
     ]
     assert known["01234.txt"] == "-" or known["01234.txt"] == hashlib.md5(b"1234").hexdigest()
     assert all(md5 == "-" or md5 == hashlib.md5(str(int(name[:5])).encode()).hexdigest() for name, md5 in known.items())
-    assert store.s3.most_at_once <= 20 and store.s3.up_bytes < 1_500 * 900  # 1,000 questions, and some 20 pages
+    assert store.s3.most_at_once < 100  # of 1,000 questions: 16 at once, and lines that have just been left
+    assert store.s3.up_bytes < 1_500 * 900  # 1,000 questions, and some 20 pages
 
 
 def test_the_md5_of_an_object_sent_in_parts_is_kept(store: Storages, tmp_path: Path, settings: Settings) -> None:
