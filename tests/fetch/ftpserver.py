@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 import warnings
@@ -11,6 +12,7 @@ from typing import Any
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from pyftpdlib.authorizers import DummyAuthorizer
+    from pyftpdlib.filesystems import AbstractedFS
     from pyftpdlib.handlers import DTPHandler, FTPHandler
     from pyftpdlib.servers import ThreadedFTPServer
 import logging
@@ -44,6 +46,7 @@ class FtpServer:
                 "owner": self,
                 "dtp_handler": dtp,
                 "authorizer": authorizer,
+                "abstracted_fs": _Files,
                 "use_sendfile": False,
                 "auth_failed_timeout": 0,
             },
@@ -72,6 +75,13 @@ class FtpServer:
         """Stop."""
         self._server.close_all()
         self._thread.join(30)
+
+
+class _Files(AbstractedFS):  # type: ignore[misc]
+    def chdir(self, path: str) -> None:
+        """Without moving the whole process there, as the original does: it is the tests' process, and has many threads."""
+        with os.scandir(path):  # raises what it should
+            self.cwd = self.fs2ftp(path)
 
 
 class _Dtp(DTPHandler):  # type: ignore[misc]

@@ -26,6 +26,13 @@ DATA = random.Random(6).randbytes(2_000_000)
 ODD = ["a b", "it's", "$(touch x)", "ünï", "-dash", 'q"q', "b|ar", "`id`", "a;b&c", "50%", "a%20b"]
 
 
+def test_the_server_does_not_move_the_process_that_it_is_in(ftp: FtpServer, settings: Settings) -> None:
+    (ftp.root / "folder").mkdir()
+    before = Path.cwd()
+    assert fetch.info(f"{ftp.url}/folder", settings=settings).is_dir
+    assert Path.cwd() == before
+
+
 def test_a_file_goes_there_and_comes_back(ftp: FtpServer, tmp_path: Path, settings: Settings, heard: Heard) -> None:
     (tmp_path / "x.bin").write_bytes(DATA)
 
