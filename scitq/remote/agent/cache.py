@@ -186,7 +186,8 @@ class Cache:
         try:
             self.fetch(address, data, settings, job)
         except BaseException as error:
-            if not isinstance(error, Interrupted):  # else what has come may be of use to the next who wants it
+            # What has come over a line that broke may be of use to the next who wants it; if nobody does, it goes.
+            if settings.cancel.is_set or not isinstance(error, Interrupted):
                 remove(place)
             raise
         version = Version(f"{name}.{secrets.token_hex(4)}", name, address.shown, identity, {}, time.time(), began)
