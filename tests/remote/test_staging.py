@@ -265,6 +265,18 @@ def test_killed_in_the_middle_of_a_stage_in_the_next_one_finishes_it(
         assert asked[-1][2] is not None  # it went on where the killed one was
 
 
+def test_killed_before_it_noted_that_an_action_was_done_the_next_one_does_it_again(
+    driver: Driver, root: Path, web: WebServer
+) -> None:
+    web.add("/far", b"far\n")
+    for name, text in (("sub/far", "far\n"), (".scitq-0123456789abcdef.01234567.work/far", "f")):
+        left = root / "stage" / "5" / "input.part" / "0" / name
+        left.parent.mkdir(parents=True)
+        left.write_text(text)
+    line = driver.script(5, SHOW, input=[f"{web.url}/far|mv:sub"])
+    assert (line["code"], line["o"]) == (0, "./sub/far\nfar\n")
+
+
 def test_the_task_may_be_recalled_as_long_as_it_has_not_started(driver: Driver, root: Path, tmp_path: Path) -> None:
     (tmp_path / "x").touch()
     driver.say({"slots": 0}, {"order": 1, "script": "true", "input": [f"{tmp_path}/x"]})

@@ -95,7 +95,7 @@ class Site:
         told = replace(settings, report=report(job, str(address)))
 
         def action(roomy: Settings) -> None:
-            sweep(folder)
+            _clear(address, folder)
             get(address, f"{folder}/", settings=roomy)
 
         with_room(self.root, self._give_way, action, told)
@@ -240,10 +240,13 @@ def report(job: Job, name: str) -> Report:
     return heard
 
 
-def sweep(folder: str) -> None:
-    """What a killed agent left half unpacked is of no use; files half received are, and stay."""
-    for name in os.listdir(folder):
-        if is_temporary(name) and ".work" in name:
+def _clear(address: Address, folder: str) -> None:
+    """Before it is brought, perhaps for the second time: files half received stay, and are gone on with.
+
+    Of what actions made, nothing can be gone on with; all of it may be there, when a kill came just before it was noted.
+    """
+    if address.actions:
+        for name in os.listdir(folder):
             remove(os.path.join(folder, name))
 
 
