@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.fetch.web import WebServer
+
 # How long processes of a test may take to end by themselves after it: an agent needs a moment to notice.
 PATIENCE_S = 20.0
 
@@ -141,3 +143,19 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("kill points")
         for line in _said:
             terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="session")
+def web_server() -> Iterator[WebServer]:
+    """A web server."""
+    server = WebServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def web(web_server: WebServer) -> Iterator[WebServer]:
+    """It, empty."""
+    web_server.reset()
+    yield web_server
+    web_server.reset()

@@ -217,8 +217,8 @@ def _words(column: str, words: dict[int, str]) -> str:
     return f"case {column} {cases} end"
 
 
-_VIEWS = f"""
-create view tasks as select
+# The columns that the views for people have had from the first version on; later ones append.
+_TASKS = f"""\
   task.id, task.name, batch.name as batch, {_words("task.state", {s: s.word for s in TaskState})} as state,
   task.priority, task.tries, task.unmet as unmet_requirements, task.spec ->> '$.command' as command, task.reason,
   task.created / 1000.0 as created, task.changed / 1000.0 as changed,
@@ -231,14 +231,19 @@ create view tasks as select
   (select run_s from execution where execution.task = task.id order by execution.id desc limit 1) as run_s,
   task.spec ->> '$.shell' as shell, task.spec ->> '$.tags' as tags, coalesce(task.spec ->> '$.retry', 0) as retry,
   task.spec ->> '$.run_timeout' as run_timeout, task.spec ->> '$.cpus' as cpus, task.spec ->> '$.memory' as memory,
-  task.spec ->> '$.gpus' as gpus
-  from task join batch on batch.id = task.batch;
-create view executions as select
+  task.spec ->> '$.gpus' as gpus"""
+_EXECUTIONS = f"""\
   execution.id, execution.task, task.name, execution.attempt, worker.name as worker,
   {_words("execution.outcome", {o: o.word for o in Outcome})} as outcome, execution.exit_code, execution.signal, execution.detail,
   execution.assigned / 1000.0 as assigned, execution.started / 1000.0 as started, execution.ended / 1000.0 as ended,
   execution.run_s, execution.cpu_s, execution.peak_memory, batch.name as batch,
-  coalesce(execution.spec, task.spec) ->> '$.command' as command, execution.read_bytes, execution.written_bytes
+  coalesce(execution.spec, task.spec) ->> '$.command' as command, execution.read_bytes, execution.written_bytes"""
+_VIEWS = f"""
+create view tasks as select
+{_TASKS}
+  from task join batch on batch.id = task.batch;
+create view executions as select
+{_EXECUTIONS}
   from execution join task on task.id = execution.task join batch on batch.id = task.batch left join worker on worker.id = execution.worker;
 create view workers as select
   worker.id, worker.name, worker.kind, {_words("worker.state", {w: w.word for w in WorkerState})} as state,
@@ -278,27 +283,11 @@ drop view executions;
 """
 _VIEWS_2 = f"""
 create view tasks as select
-  task.id, task.name, batch.name as batch, {_words("task.state", {s: s.word for s in TaskState})} as state,
-  task.priority, task.tries, task.unmet as unmet_requirements, task.spec ->> '$.command' as command, task.reason,
-  task.created / 1000.0 as created, task.changed / 1000.0 as changed,
-  -- of the latest execution
-  (select {_words("outcome", {o: o.word for o in Outcome})} from execution where execution.task = task.id
-    order by execution.id desc limit 1) as cause,
-  (select exit_code from execution where execution.task = task.id order by execution.id desc limit 1) as exit_code,
-  (select worker.name from execution join worker on worker.id = execution.worker where execution.task = task.id
-    order by execution.id desc limit 1) as worker,
-  (select run_s from execution where execution.task = task.id order by execution.id desc limit 1) as run_s,
-  task.spec ->> '$.shell' as shell, task.spec ->> '$.tags' as tags, coalesce(task.spec ->> '$.retry', 0) as retry,
-  task.spec ->> '$.run_timeout' as run_timeout, task.spec ->> '$.cpus' as cpus, task.spec ->> '$.memory' as memory,
-  task.spec ->> '$.gpus' as gpus,
+{_TASKS},
   task.spec ->> '$.input' as input, task.spec ->> '$.resource' as resource, task.spec ->> '$.output' as output
   from task join batch on batch.id = task.batch;
 create view executions as select
-  execution.id, execution.task, task.name, execution.attempt, worker.name as worker,
-  {_words("execution.outcome", {o: o.word for o in Outcome})} as outcome, execution.exit_code, execution.signal, execution.detail,
-  execution.assigned / 1000.0 as assigned, execution.started / 1000.0 as started, execution.ended / 1000.0 as ended,
-  execution.run_s, execution.cpu_s, execution.peak_memory, batch.name as batch,
-  coalesce(execution.spec, task.spec) ->> '$.command' as command, execution.read_bytes, execution.written_bytes,
+{_EXECUTIONS},
   {_words("execution.stage", {s: s.word for s in Stage})} as stage, manifest.address as delivered,
   json_array_length(manifest.files) as files,
   iif(manifest.files is null, null, (select coalesce(sum(value ->> 1), 0) from json_each(manifest.files))) as delivered_bytes

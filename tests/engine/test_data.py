@@ -69,22 +69,6 @@ def s3(s3_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> URI:
     return URI(f"s3://{name}")
 
 
-@pytest.fixture(scope="session")
-def web_server() -> Iterator[WebServer]:
-    """A web server."""
-    server = WebServer()
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def web(web_server: WebServer) -> Iterator[WebServer]:
-    """The same, empty."""
-    web_server.reset()
-    yield web_server
-    web_server.reset()
-
-
 def put(address: URI, text: str, tmp_path: Path) -> None:
     """A file there."""
     source = tmp_path / f"source-{os.urandom(4).hex()}"

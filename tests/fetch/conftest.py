@@ -13,23 +13,6 @@ from scitq.fetch.retry import Policy
 from scitq.fetch.settings import Settings
 from tests.fetch.ftpserver import FtpServer
 from tests.fetch.servers import Storages, azure, storages
-from tests.fetch.web import WebServer
-
-
-@pytest.fixture(scope="session")
-def web_server() -> Iterator[WebServer]:
-    """The web server."""
-    server = WebServer()
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def web(web_server: WebServer) -> Iterator[WebServer]:
-    """The web server, empty."""
-    web_server.reset()
-    yield web_server
-    web_server.reset()
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ import pytest
 
 from scitq.remote import local
 from tests.fetch.conftest import all_storages, heard, settings, store
-from tests.fetch.web import WebServer
 from tests.remote.client import Driver
 
 __all__ = ["all_storages", "heard", "settings", "store"]  # the servers that outputs go to
@@ -32,19 +31,3 @@ def driver(root: Path) -> Iterator[Driver]:
     driver.say({"slots": 2})
     yield driver
     driver.close()
-
-
-@pytest.fixture(scope="module")
-def web_server() -> Iterator[WebServer]:
-    """A web server."""
-    found = WebServer()
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def web(web_server: WebServer) -> Iterator[WebServer]:
-    """It, empty."""
-    web_server.reset()
-    yield web_server
-    web_server.reset()

@@ -7,9 +7,15 @@ import os
 import queue
 import stat
 import threading
+import traceback
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
+from scitq.remote.agent import root
 from scitq.remote.agent.slots import FOLDERS, OUTPUT
+
+if TYPE_CHECKING:
+    from scitq.remote.agent.agent import Agent
 
 THREADS = 4
 
@@ -72,7 +78,7 @@ def empty_trash(root: str) -> None:
 
 
 class Pool:
-    """A few threads for blocking work, made when first needed. `done` is called in the thread that did the work."""
+    """A few threads for blocking work, made when first needed."""
 
     def __init__(self) -> None:
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -94,6 +100,23 @@ class Pool:
         if self._threads < min(THREADS, self.open + 1):
             self._threads += 1
             threading.Thread(target=self._work, daemon=True, name=f"agent-{self._threads}").start()
+
+    def do_then(self, agent: Agent, job: Callable[[], None], done: Callable[[], None]) -> None:
+        """Do `job` in a thread and then, whatever became of it, `done` in the agent's loop."""
+        self.open += 1
+
+        def finished() -> None:
+            self.open -= 1
+            done()
+
+        def run() -> None:
+            try:
+                job()
+            except Exception:
+                root.say(agent.folder, "agent", traceback.format_exc())
+            agent.later(finished)
+
+        self.do(run)
 
     def _work(self) -> None:
         while True:

@@ -8,11 +8,9 @@ from __future__ import annotations
 import json
 import os
 import time
-import traceback
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from scitq.remote.agent import collect, root
+from scitq.remote.agent import collect
 from scitq.remote.agent.orders import key_of
 from scitq.remote.agent.slots import OUTPUT
 
@@ -37,27 +35,9 @@ class Folders:
         self.is_closing = False
         self.forget_later: dict[str, bool] = {}
 
-    def _in_pool(self, job: Callable[[], None], done: Callable[[], None], pool: collect.Pool | None = None) -> None:
-        """Do `job` in a thread and then `done` in the loop."""
-        used = pool or self.pool
-        used.open += 1
-
-        def finished() -> None:
-            used.open -= 1
-            done()
-
-        def run() -> None:
-            try:
-                job()
-            except Exception:
-                root.say(self.root, "agent", traceback.format_exc())
-            self.agent.later(finished)
-
-        used.do(run)
-
     def empty_trash(self) -> None:
         """Delete what has been put out of sight."""
-        self._in_pool(lambda: collect.empty_trash(self.root), lambda: None)
+        self.pool.do_then(self.agent, lambda: collect.empty_trash(self.root), lambda: None)
 
     def left(self, ends: list[dict[str, Any]]) -> None:
         """Executions that left a folder, as the keeper tells them; after a restart, those still owed."""
@@ -80,7 +60,7 @@ class Folders:
                 collect.to_trash(self.root, os.path.join(self.root, "exec", key, OUTPUT))
             collect.tidy(self.root, key, is_inline)
 
-        self._in_pool(job, lambda: None)
+        self.pool.do_then(self.agent, job, lambda: None)
 
     def remotes_came(self) -> None:
         """Collect what waits for nothing any more. Without its remotes an address means nothing."""
@@ -122,7 +102,7 @@ class Folders:
             elif result["ok"] and not owed.get("failed"):
                 self._tidy(key, False, is_sent="output" in owed)
 
-        self._in_pool(job, done, self.sending if "output" in owed else self.pool)
+        (self.sending if "output" in owed else self.pool).do_then(self.agent, job, done)
 
     def close(self, patience_s: float) -> None:
         """The agent ends: transfers stop. What they were for is still owed, and another agent begins again."""

@@ -265,26 +265,9 @@ class Staging:
                 remove()
 
         def remove() -> None:
-            self._chore(lambda: self.site.remove(key), lambda: None)
+            self._chores.do_then(self.agent, lambda: self.site.remove(key), lambda: None)
 
-        self._chore(look, looked)
-
-    def _chore(self, job: Callable[[], None], done: Callable[[], None]) -> None:
-        """Do `job` in a thread, then `done` in the loop."""
-        self._chores.open += 1
-
-        def finished() -> None:
-            self._chores.open -= 1
-            done()
-
-        def run() -> None:
-            try:
-                job()
-            except Exception:
-                root.say(self.root, "agent", traceback.format_exc())
-            self.agent.later(finished)
-
-        self._chores.do(run)
+        self._chores.do_then(self.agent, look, looked)
 
     def progress(self) -> dict[str, list[int | None]]:
         """For each that is being staged: bytes that have come, and in all as far as that is known."""
