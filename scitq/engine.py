@@ -294,8 +294,8 @@ class Engine:
     # --- batches --------------------------------------------------------------------------------------------------------
 
     def pause_batch(self, name: str, *, suspend: bool = False) -> int:
-        """Launch nothing more of a batch; with `suspend`, also stop what runs where it is. Returns how many executions
-        are called back or stopped.
+        """Launch nothing more of a batch; with `suspend`, also stop what runs where it is, which without it goes on. Returns
+        how many executions are called back, stopped or go on.
 
         Raises:
             UnknownBatch: there is none of that name.

@@ -254,10 +254,11 @@ class Model:
         for task in self.live().values():
             if task.batch != name:
                 continue
+            if wanted is not Halt.SUSPENDED and not task.hold and task.wanted is Wanted.SUSPENDED:
+                task.wanted = Wanted.RESUMED
             if wanted is Halt.GO:
-                if not task.hold and task.wanted is Wanted.SUSPENDED:
-                    task.wanted = Wanted.RESUMED
-            elif task.state in NOT_LAUNCHED and task.wanted is Wanted.RUN:
+                continue
+            if task.state in NOT_LAUNCHED and task.wanted is Wanted.RUN:
                 task.wanted = Wanted.RECALLED
             elif (
                 wanted is Halt.SUSPENDED

@@ -21,16 +21,21 @@ from scitq.task import BatchId, ExecutionId
 def halt(db: apsw.Connection, now_ms: int, name: str, wanted: Halt) -> int:
     """Pause or suspend a batch, or let it go on; returns how many executions of it are affected.
 
+    What runs is stopped in a suspended batch only: pausing one that is suspended lets what runs there go on.
+
     Raises:
         UnknownBatch: no task was ever submitted to it.
     """
     batch = known(db, name)
     db.execute("update batch set halt = ? where id = ?", (int(wanted), batch))
     journal.note(db, now_ms, EventKind.NOTE, batch=name, halt=wanted.word)
+    count = 0
+    if wanted is not Halt.SUSPENDED:
+        count = _want(db, batch, Wanted.RESUMED, f"task.hold = 0 and wanted = {int(Wanted.SUSPENDED)}")
     if wanted is Halt.GO:
-        return _want(db, batch, Wanted.RESUMED, f"task.hold = 0 and wanted = {int(Wanted.SUSPENDED)}")
+        return count
     recalled = ",".join(str(int(state)) for state in RECALLABLE)
-    count = _want(db, batch, Wanted.RECALLED, f"task.state in ({recalled}) and wanted = {int(Wanted.RUN)}")
+    count += _want(db, batch, Wanted.RECALLED, f"task.state in ({recalled}) and wanted = {int(Wanted.RUN)}")
     if wanted is Halt.SUSPENDED:
         passing = f"{int(Wanted.RUN)}, {int(Wanted.RESUMED)}"
         running = f"task.state = {int(TaskState.RUNNING)} and wanted in ({passing})"

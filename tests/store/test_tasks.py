@@ -333,6 +333,10 @@ def test_a_paused_batch_is_passed_over_and_a_suspended_one_stopped(store: Store)
     assert [task.id for task in listing.pending(store.reader(), 10)] == [urgent, b]
     assert store.write(lambda db: batches.halt(db, 5, "a", Halt.SUSPENDED)) == 1
     assert executions.wishes(store.reader(), WorkerId(1)) == {launched: Wanted.SUSPENDED}
+    assert store.write(lambda db: batches.halt(db, 5, "a", Halt.PAUSED)) == 1
+    assert executions.wishes(store.reader(), WorkerId(1)) == {launched: Wanted.RESUMED}
+    assert [task.id for task in listing.pending(store.reader(), 10)] == [urgent, b]
+    assert store.write(lambda db: batches.halt(db, 5, "a", Halt.SUSPENDED)) == 1
     assert store.write(lambda db: batches.halt(db, 5, "a", Halt.GO)) == 1
     assert executions.wishes(store.reader(), WorkerId(1)) == {launched: Wanted.RESUMED}
     assert [task.id for task in listing.pending(store.reader(), 10)] == [urgent, a, b]
