@@ -497,8 +497,12 @@ class Driver:
             command["memory"] = spec.memory
         if (spec.memory or spec.cpus) and (row is None or row.limits_wanted):
             command["limit"] = {name: value for name, value in (("memory", spec.memory), ("cpus", spec.cpus)) if value}
-        if spec.gpus:
+        if order.gpus:
             command["gpus"] = list(order.gpus)
+        if spec.container is not None:
+            command["image"] = spec.container
+            if spec.container_options:
+                command["options"] = list(spec.container_options)
         if spec.run_timeout is not None:
             command["timeout"] = spec.run_timeout
         if spec.has_data:
@@ -511,7 +515,7 @@ class Driver:
             command["deliver"] = f"{self._outputs}/{order.task}"
             if spec.keep_failed:
                 command["failed"] = f"{self._outputs}/{order.task}.failed/{order.execution}"
-        if order.context is not None:
+        if order.context is not None and spec.container is None:  # its own folder and PATH are the image's
             if order.context not in self._contexts:
                 text = query.one(db, "select data from context where id = ?", (order.context,))[0]
                 self._contexts[order.context] = _context(text)

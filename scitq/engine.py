@@ -179,7 +179,7 @@ class Engine:
         memory: str | int | None = None,
         gpus: int | None = None,
         container: str | None = None,
-        container_options: Any = None,
+        container_options: str | Sequence[Any] | None = None,
         use_cache: bool = False,
         download_timeout: float | None = None,
     ) -> Task:
@@ -200,7 +200,12 @@ class Engine:
         of others is refused, unless with `overwrite`. What a failed try left goes beside it (`<output>.failed/<execution>`),
         unless `keep_failed` is False. With `skip_if_exists` the task succeeds at once if its output is there, complete.
 
-        `container`, `container_options` and `use_cache` come with a later stage; until then they are refused.
+        With `container`, the name of an image (`ubuntu:24.04`), the command runs in a container of it, where its data is at
+        `/input`, `/output`, `/temp` and `/resource`. `container_options` (a text, split into words, or a list) go to the
+        container engine as they are: `--gpus all`, `-v /data:/data:ro`, `--network none`. `--gpus` there asks for GPUs as
+        `gpus` does; `gpus` says otherwise.
+
+        `use_cache` comes with a later stage; until then it is refused.
 
         Raises:
             BadInput: an argument makes no sense; nothing was queued.
@@ -264,7 +269,13 @@ class Engine:
             columns["requires"] = self._submitter.ids_of(fields.pop("requires"))
         changes.update(self._addresses_of(row, fields, columns))
         changes.update(submission.conditions(fields))
-        return {**changes, **cleared}, columns
+        changes.update(cleared)
+        if changes.get("container", row.spec.container) is None:
+            if changes.get("container_options"):
+                raise BadInput(submission.NO_CONTAINER)
+            if row.spec.container_options:
+                changes["container_options"] = []
+        return changes, columns
 
     def _addresses_of(self, row: TaskRow, fields: dict[str, Any], columns: dict[str, Any]) -> dict[str, Any]:
         """An edit's addresses, checked. Tasks whose output it names, or named before and does still, stay required."""
@@ -338,8 +349,9 @@ class Engine:
         if unknown := sorted(set(settings) - set(submission.BATCH_SETTINGS)):
             known = ", ".join(submission.BATCH_SETTINGS)
             raise BadInput(f"{unknown[0]} cannot be a default of a batch (known: {known}).")
-        prepared = listing.spec_of(self._submitter.prepare({"command": "true", **settings}).spec)
-        settings |= {key: list(getattr(prepared, key)) for key in ("input", "resource") if key in settings}
+        prepared = listing.spec_of(self._submitter.prepare({"command": "true", **settings}, of_batch=True).spec)
+        words = ("input", "resource", "container_options")
+        settings |= {key: list(getattr(prepared, key)) for key in words if key in settings}
         self._write(lambda db: batches.set_settings(db, batch, settings))
         return settings
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from scitq import submission
 from scitq.calls import PYTHON, CallFiles, files_of, name_of, packed, raised_by, result_of
-from scitq.errors import BadInput, Closed, NoDriver, ScitqError, TaskError, TaskFailed
+from scitq.errors import BadInput, Closed, NoDriver, NotSupported, ScitqError, TaskError, TaskFailed
 from scitq.handle import Task
 from scitq.states import UNPLACED, TaskState
 from scitq.store import listing, tasks
@@ -84,7 +84,13 @@ class Executor(futures.Executor):
             self._name = submission.name_of("name", self._name)
         tags = submission.conditions({"tags": options.pop("tags", None)}).get("tags", {})
         self._options = {**options, "shell": False, "tags": {**tags, "python": PYTHON}, "python": PYTHON}
-        engine._submitter.prepare({"command": ["-"], **self._options})  # wrong options show now, not at the first call
+        # Wrong options show now, not at the first call.
+        prepared = engine._submitter.prepare({"command": ["-"], **self._options})
+        if listing.spec_of(prepared.spec).container is not None:
+            raise NotSupported(
+                "container= is not there yet for calls of functions: what is to be called would not be seen in it. Nothing was queued.",
+                argument="container",
+            )
         if not sys.executable:
             raise BadInput(
                 "this Python does not know its own program (sys.executable is empty): it cannot be run again."

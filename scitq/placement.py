@@ -10,6 +10,7 @@ import heapq
 import math
 from collections.abc import Iterable, Mapping
 
+from scitq.container import ALL_GPUS
 from scitq.states import WorkerState
 from scitq.task import Assignment, Need, PendingTask
 from scitq.worker import Capacity, Load, WorkerId, WorkerRow, window
@@ -51,7 +52,7 @@ class _Room:
         return (
             slots_of(need, self.total) <= self.slots
             and (need.memory or 0) <= self.memory
-            and (need.gpus or 0) <= len(self.gpus)
+            and gpus_of(need, self.total) <= len(self.gpus)
         )
 
     def take(self, task: PendingTask) -> Assignment:
@@ -66,7 +67,8 @@ class _Room:
         slots = slots_of(need, self.total)
         self.slots -= slots
         self.memory -= need.memory or 0
-        given, self.gpus = tuple(self.gpus[: need.gpus or 0]), self.gpus[need.gpus or 0 :]
+        count = gpus_of(need, self.total)
+        given, self.gpus = tuple(self.gpus[:count]), self.gpus[count:]
         return Assignment(task.id, self.worker, slots, need.memory or 0, given)
 
 
@@ -97,6 +99,11 @@ def slots_of(need: Need, capacity: Capacity) -> int:
     return max(1, math.ceil(need.cpus * capacity.concurrency / capacity.cpus - 1e-9))
 
 
+def gpus_of(need: Need, capacity: Capacity) -> int:
+    """How many GPUs of a worker a request takes: a request for all of them, all there are, and at least one."""
+    return max(1, capacity.gpu_count) if need.gpus == ALL_GPUS else need.gpus or 0
+
+
 def could_ever(need: Need, total: Capacity) -> bool:
     """Whether a worker with nothing else to do could meet a request; `total` is its whole capacity."""
     return (
@@ -104,7 +111,7 @@ def could_ever(need: Need, total: Capacity) -> bool:
         and _has_python(need, total)
         and (need.cpus or 0) <= total.cpus
         and (need.memory or 0) <= total.memory_total
-        and (need.gpus or 0) <= total.gpu_count
+        and gpus_of(need, total) <= total.gpu_count
     )
 
 

@@ -7,20 +7,20 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from scitq.container import check_image, check_options
 from scitq.errors import BadInput, NotSupported
 
-_NOT_YET = {
-    "container": "stage 4 (containers)", "container_options": "stage 4 (containers)", "use_cache": "stage 4 (cache)",
-}  # fmt: skip
+_NOT_YET = {"use_cache": "stage 4 (cache)"}
 
 
 # What `Engine.set_batch` may set.
 BATCH_SETTINGS = (
     "shell", "retry", "retry_delay", "run_timeout", "priority", "env", "tags", "cpus", "memory", "gpus", "input", "resource",
-    "overwrite", "keep_failed", "skip_if_exists", "stage_in_timeout",
+    "overwrite", "keep_failed", "skip_if_exists", "stage_in_timeout", "container", "container_options",
 )  # fmt: skip
 # What an edit takes away by saying None.
-CLEARED_BY_NONE = ("run_timeout", "output", "stage_in_timeout")
+CLEARED_BY_NONE = ("run_timeout", "output", "stage_in_timeout", "container")
+NO_CONTAINER = "container_options= are for a container: give container= too."
 # Version 1's names, and ours.
 V1_NAMES = {"download_timeout": "stage_in_timeout", "required_tasks": "requires"}
 
@@ -160,4 +160,6 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "keep_failed": _flag,
     "skip_if_exists": _flag,
     "stage_in_timeout": _limit,
+    "container": check_image,
+    "container_options": check_options,
 }

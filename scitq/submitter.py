@@ -168,8 +168,14 @@ class Submitter:
 
         return check, pattern.model
 
-    def prepare(self, given: dict[str, Any], known: dict[str, dict[str, Any]] | None = None) -> Prepared:
-        """Check one submission's arguments, before anything is written. `known` holds settings of batches once read."""
+    def prepare(
+        self, given: dict[str, Any], known: dict[str, dict[str, Any]] | None = None, *, of_batch: bool = False
+    ) -> Prepared:
+        """Check one submission's arguments, before anything is written. `known` holds settings of batches once read.
+
+        With `of_batch` they are defaults, which need not be complete.
+        """
+        has_options = bool(given.get("container_options")) and not of_batch
         batch = given.pop("batch", None)
         batch = DEFAULT_BATCH if batch is None else submission.name_of("batch", batch)
         known = {} if known is None else known
@@ -188,6 +194,10 @@ class Submitter:
         parents = [] if requires is None else self.ids_of(requires)
         addresses = {key: value for key in DATA if (value := given.pop(key, None)) is not None}
         fields = submission.conditions(given)
+        if "container" not in fields and not of_batch:
+            if has_options:
+                raise BadInput(submission.NO_CONTAINER)
+            fields.pop("container_options", None)  # its batch's, for those that run in one
         if addresses:
             fields |= self.addresses(addresses, parents)
         spec = Spec(command=command, shell=shell, **fields)

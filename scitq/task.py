@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, NewType
 
+from scitq.container import ALL_GPUS, gpus_asked
 from scitq.errors import BadInput
 from scitq.states import Outcome, Stage, TaskState, Wanted
 
@@ -31,6 +32,7 @@ class Spec:
     `command` is a string (split like a shell would, no shell runs), a list (taken as it is), or, with `shell`, a script.
     Times are seconds, `memory` is in bytes. `python` is the minor version (`3.12`) that a call of a function needs.
     `input` and `resource` are addresses as text (`task://12/sub` is what task 12 left there), `output` is one or None.
+    `container` is the name of an image, `container_options` are words for its engine.
     """
 
     command: str | list[str]
@@ -51,6 +53,8 @@ class Spec:
     keep_failed: bool = True
     skip_if_exists: bool = False
     stage_in_timeout: float | None = None
+    container: str | None = None
+    container_options: Sequence[str] = ()
 
     @property
     def has_data(self) -> bool:
@@ -60,8 +64,11 @@ class Spec:
     @property
     def need(self) -> Need | None:
         """What it asks of its worker; None for nothing in particular."""
-        need = Need(self.cpus, self.memory, self.gpus, self.python)
-        return need if self.cpus or self.memory or self.gpus or self.python else None
+        gpus = self.gpus
+        if gpus is None and self.container_options:
+            gpus = gpus_asked(self.container_options)
+        need = Need(self.cpus, self.memory, gpus, self.python)
+        return need if self.cpus or self.memory or gpus or self.python else None
 
     def argv(self) -> list[str]:
         """The words to execute; only for tasks without `shell`."""
@@ -157,6 +164,7 @@ def describe(outcome: Outcome | None, stage: Stage | None, exit_code: int | None
 class Need:
     """What a task asks of its worker while it runs; None: nothing in particular. `memory` is in bytes.
 
+    `gpus` may be `ALL_GPUS`: all that the worker has, and at least one.
     `python` is a minor version (`3.12`), which is there or not; the rest is occupied.
     """
 
@@ -177,7 +185,9 @@ class Need:
             parts.append(f"{self.cpus:g} CPU{'' if self.cpus == 1 else 's'}")
         if self.memory:
             parts.append(f"{self.memory / 1e9:.3g} GB")
-        if self.gpus:
+        if self.gpus == ALL_GPUS:
+            parts.append("GPUs")
+        elif self.gpus:
             parts.append(f"{self.gpus} GPU{'' if self.gpus == 1 else 's'}")
         if self.python:
             parts.append(f"Python {self.python}")

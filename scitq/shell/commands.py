@@ -101,7 +101,16 @@ _DATA = (
     Option(("--stage-in-timeout",), "Limit for fetching its data.", "seconds", metavar="SECONDS"),
     Option(("--download-timeout",), "What --stage-in-timeout is, in scitq 1.", "seconds", metavar="SECONDS", hidden=True),
 )  # fmt: skip
-_CONDITIONS = (_NAME, _BATCH, _RETRY, _RUN_TIMEOUT, _PRIORITY, *_NEEDS, _ENV, _REQUIRES, _SHELL)
+_CONTAINER = (
+    Option(("-d", "--docker", "--container"), "The image of the container it runs in.", metavar="IMAGE"),
+    Option(("-O", "--option", "--container-options"), "Options for the container engine, such as '--gpus all'; repeatable.", many=True,
+           metavar="TEXT"),
+)  # fmt: skip
+_USER = (
+    Option(("-u", "--uid"), "The user it runs as: in its container, or by sudo.", metavar="UID"),
+    Option(("-g", "--gid"), "The group it runs as.", metavar="GID"),
+)
+_CONDITIONS = (_NAME, _BATCH, _RETRY, _RUN_TIMEOUT, _PRIORITY, *_NEEDS, _ENV, _REQUIRES, _SHELL, *_CONTAINER, *_USER)
 _WHERE = Option(("--where",), "All that meet a condition in SQL over the view tasks, such as \"batch='qc' and state='failed'\".",
                 metavar="CONDITION")  # fmt: skip
 _YES = Option(("-y", "--yes"), "Do it without asking.", "flag")
@@ -123,10 +132,6 @@ LAUNCH = Command(
     (
         _COMMAND, *_CONDITIONS, *_DATA,
         Option(("--use-cache",), "Take the result of an equal task if there is one.", "flag"),
-        Option(("-d", "--docker"), "The container image it runs in.", metavar="IMAGE"),
-        Option(("-O", "--option"), "Options for docker.", many=True, metavar="TEXT"),
-        Option(("-u", "--uid"), "The user it runs as.", metavar="UID"),
-        Option(("-g", "--gid"), "The group it runs as.", metavar="GID"),
         Option(("-t", "--test"), "Say what would be queued; queue nothing.", "flag"),
         Option(("--drive",), "Drive the file until the task is over.", "flag"),
         Option(("-s", "--server"), "scitq 1 only.", hidden=True),
@@ -223,7 +228,7 @@ COMMANDS: tuple[Command, ...] = (
             Option(("-j", "--input"), "Its new input, all of it; '' for nothing. Repeatable.", many=True, metavar="URI"),
             Option(("-r", "--resource"), "Its new resources, all of them; '' for nothing. Repeatable.", many=True, metavar="URI"),
             Option(("-o", "--output"), "Where its output goes from now on; '' for the folder beside the file.", metavar="URI"),
-            *_DATA[3:],
+            *_DATA[3:], *_CONTAINER,
         ),
     ),
     Command("worker list", "workers:listed", "The workers.", (_LONG, _NO_HEAD)),
@@ -272,7 +277,7 @@ COMMANDS: tuple[Command, ...] = (
         (
             _ONE_BATCH, _BATCH_BY_NAME, _RETRY,
             Option(("--retry-delay",), "Wait before the first retry; twice as long before each further one.", "seconds", metavar="SECONDS"),
-            _RUN_TIMEOUT, _PRIORITY, *_NEEDS, _ENV, _RESOURCE, *_DATA[3:],
+            _RUN_TIMEOUT, _PRIORITY, *_NEEDS, _ENV, _RESOURCE, *_DATA[3:], *_CONTAINER,
             Option(("--clear",), "Take away the defaults it has.", "flag"),
         ),
         file="made",

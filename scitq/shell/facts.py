@@ -124,6 +124,7 @@ def task_facts(row: TaskRow, last: ExecutionRow | None) -> dict[str, Any]:
         "input": [shown_address(text) for text in spec.input], "resource": [shown_address(text) for text in spec.resource],
         "output": None if spec.output is None else shown_address(spec.output), "overwrite": spec.overwrite,
         "keep_failed": spec.keep_failed, "skip_if_exists": spec.skip_if_exists, "stage_in_timeout": _seconds(spec.stage_in_timeout),
+        "container": spec.container, "container_options": list(spec.container_options),
         "not_before": None if row.not_before_ms is None else When(row.not_before_ms),
         "created": When(row.created_ms), "changed": When(row.changed_ms),
         "execution": None if last is None else int(last.id), "worker": None if last is None else last.worker,

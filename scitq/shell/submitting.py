@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import threading
 import time
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from typing import Any
 
 import click
 
+from scitq.container import check_options
 from scitq.engine import Engine
 from scitq.errors import BadInput, NoDriver, ScitqError
 from scitq.handle import Task
@@ -28,6 +30,7 @@ from scitq.task import TaskRow, check_command
 SECOND_CHANCE_S = 2.0
 # Options that go to the engine as they are, under their own names.
 SIMPLE_CONDITIONS = ("retry", "retry_delay", "run_timeout", "priority", "cpus", "memory", "gpus")
+CONTAINER = ("container", "container_options")
 _SHELL_SIGNS = re.compile(r"[|<>;&`]|\$[({A-Za-z]")
 
 
@@ -47,11 +50,9 @@ def launch(engine: Engine, args: SimpleNamespace) -> Text | int:
     screen: Screen = args.screen
     if args.server:
         raise click.UsageError("this scitq has no server: the queue is a file. Leave -s out; -f FILE names the file.")
-    later = {
-        "use_cache": args.use_cache, "container": args.docker,
-        "container_options": [*args.option, *(["-u", args.uid] if args.uid else []), *(["-g", args.gid] if args.gid else [])],
-    }  # fmt: skip
-    wanted = {**submission(args, screen), **{key: value for key, value in later.items() if value}}
+    wanted = submission(args, screen)
+    if args.use_cache:
+        wanted["use_cache"] = True
     if args.test:
         return _rehearse(engine, wanted)
     task = engine.submit(**wanted)
@@ -69,7 +70,7 @@ def _rehearse(engine: Engine, wanted: dict[str, Any]) -> Text:
     command, shell = check_command(wanted["command"], wanted.get("shell", False))
     said = {"name": name, "batch": batch, "command": command, "shell": shell, "priority": priority, "requires": parents}
     said |= {key: wanted[key] for key in (*SIMPLE_CONDITIONS, "env") if key in wanted}
-    said |= {key: value for key in DATA if (value := getattr(spec, key)) not in ((), None)}
+    said |= {key: value for key in (*DATA, *CONTAINER) if (value := getattr(spec, key)) not in ((), None)}
     lines = [f"{key:<12}{value}" for key, value in said.items() if value not in (None, [], {}, 0)]
     return Text("\n".join(lines), said, ["Nothing was queued."])
 
@@ -82,7 +83,31 @@ def submission(args: SimpleNamespace, screen: Screen) -> dict[str, Any]:
     wanted: dict[str, Any] = {"command": command, "name": args.name, "batch": args.batch, **conditions(args)}
     if shell:
         wanted["shell"] = shell
+    as_user(wanted, args.uid, args.gid)
     return wanted
+
+
+def as_user(wanted: dict[str, Any], uid: str | None, gid: str | None) -> None:
+    """Have it run as a user and group: by the container engine, or else by sudo, as in scitq 1."""
+    if uid is None and gid is None:
+        return
+    if "container" in wanted:
+        if uid is None:
+            raise click.UsageError("with a container, -g needs -u: -u 1000 -g 1000")
+        given = wanted.get("container_options", [])
+        wanted["container_options"] = [*given, "--user", uid if gid is None else f"{uid}:{gid}"]
+        return
+    command, shell = check_command(wanted["command"], wanted.pop("shell", None))
+    # A script becomes a word: who runs it as another user is sudo.
+    named = (
+        [shell, "-c", command] if shell is not None else shlex.split(command) if isinstance(command, str) else command
+    )
+    who = [
+        f"{flag}#{number}" if number.isdecimal() else f"{flag}{number}"
+        for flag, number in (("-u", uid), ("-g", gid))
+        if number
+    ]
+    wanted["command"] = ["sudo", *who, "--", *named]
 
 
 def words(given: Sequence[str], shell: str | None) -> tuple[str | list[str], str | None]:
@@ -104,6 +129,10 @@ def conditions(args: SimpleNamespace) -> dict[str, Any]:
     wanted |= data(args)
     if args.env:
         wanted["env"] = environment(args.env)
+    if getattr(args, "container", None) is not None:
+        wanted["container"] = args.container or None
+    if getattr(args, "container_options", ()):
+        wanted["container_options"] = [word for text in args.container_options for word in check_options("-O", text)]
     if getattr(args, "requires", ()):
         wanted["requires"] = requirements(args.requires)
     return wanted

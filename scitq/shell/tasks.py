@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import time
 from collections.abc import Sequence
 from types import SimpleNamespace
@@ -265,6 +266,8 @@ def _conditions(row: TaskRow, data: dict[str, Any], counts: dict[TaskState, int]
         ("submitted", f"{shown(data['created'], now)} ({iso(row.created_ms)})"),
         ("folder", data["folder"]),
         ("shell", spec.shell),
+        ("container", spec.container),
+        ("options", shlex.join(spec.container_options) or None),
     ]
     if spec.retry:
         found.append(("retry", f"{row.tries} of {spec.retry} used"))

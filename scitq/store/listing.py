@@ -63,6 +63,10 @@ def spec_text(spec: Spec, *, without_command: bool = False) -> str:
         fields["skip_if_exists"] = True
     if spec.stage_in_timeout is not None:
         fields["stage_in_timeout"] = spec.stage_in_timeout
+    if spec.container is not None:
+        fields["container"] = spec.container
+    if spec.container_options:
+        fields["container_options"] = list(spec.container_options)
     text = compact(fields)
     return (f",{text[1:]}" if fields else "}") if without_command else text
 

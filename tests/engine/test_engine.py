@@ -131,7 +131,7 @@ def test_bad_input_gets_one_clear_error_and_queues_nothing(
     assert engine.counts() == {}
 
 
-@pytest.mark.parametrize("argument", ["container", "container_options", "use_cache"])
+@pytest.mark.parametrize("argument", ["use_cache"])
 def test_what_later_stages_bring_is_refused_not_ignored(engine: Engine, argument: str) -> None:
     with pytest.raises(NotSupported, match=f"{argument}= is not there yet: it comes with stage"):
         engine.submit("true", **{argument: "something"})  # type: ignore[arg-type]

@@ -189,15 +189,52 @@ def test_launch_requires_by_number_and_by_name(lab: Lab) -> None:
     assert "no task is named 'four'" in lab.scitq("launch", "-R", "four", "true", code=1).stderr.decode()
 
 
-@pytest.mark.parametrize(
-    "option",
-    [["-d", "alpine"], ["-d", "alpine", "-O", "-it"], ["-u", "1000"], ["-g", "1000"], ["--use-cache"]],
-)  # fmt: skip
+@pytest.mark.parametrize("option", [["--use-cache"]])
 def test_letters_of_later_stages_are_refused_not_ignored(lab: Lab, option: list[str]) -> None:
     ended = lab.scitq("-f", "lab.scitq", "launch", *option, "true", code=1)
 
     assert b"Nothing was queued" in ended.stderr
     assert lab.json("task", "list") == []
+
+
+def test_containers_are_launched_with_the_letters_of_scitq_1(lab: Lab) -> None:
+    """As `scitq-launch` of version 1 took them; the program of that name is `launch`."""
+    image = "nvcr.io/nvidia/pytorch:23.05-py3"
+    words = ["-d", image, "-O", "--gpus all", "nvidia-smi"]
+    code = "import sys; from scitq.shell.cli import launch; sys.exit(launch())"
+    old = subprocess.run(
+        [sys.executable, "-c", code, *words], cwd=lab.folder, env=lab.environ, capture_output=True, timeout=60
+    )
+    assert (old.returncode, old.stdout) == (0, b"1\n"), old.stderr
+    lab.scitq("launch", *words[:4], "-O", "-v '/a b:/b'", "-u", "1000", "-g", "100", "nvidia-smi", "-L", "-O")
+    lab.scitq("launch", "--container", image, "--container-options=--network none", "true")
+
+    one, two, three = (lab.json("task", "show", str(id)) for id in (1, 2, 3))
+    assert (one["container"], one["container_options"], one["command"]) == (image, ["--gpus", "all"], ["nvidia-smi"])
+    assert two["container_options"] == ["--gpus", "all", "-v", "/a b:/b", "--user", "1000:100"]
+    assert two["command"] == ["nvidia-smi", "-L", "-O"]
+    assert (three["container"], three["container_options"]) == (image, ["--network", "none"])
+    assert "options     --gpus all -v '/a b:/b'" in lab.out("task", "show", "2")
+
+
+def test_another_user_without_a_container_is_sudos_affair(lab: Lab) -> None:
+    def command(*words: str) -> list[str]:
+        found: list[str] = lab.json("launch", "-t", *words)["command"]
+        return found
+
+    assert command("-u", "1000", "-g", "users", "id -u") == ["sudo", "-u#1000", "-gusers", "--", "id", "-u"]
+    assert command("-u", "me", "--shell", "id | cat") == ["sudo", "-ume", "--", "sh", "-c", "id | cat"]
+    assert b"-g needs -u" in lab.scitq("launch", "-t", "-d", "ubuntu", "-g", "100", "id", code=2).stderr
+    assert b"give container= too" in lab.scitq("launch", "-O", "--gpus all", "id", code=1).stderr
+
+
+def test_container_is_edited_and_set_for_a_batch(lab: Lab) -> None:
+    lab.scitq("batch", "set", "gpu", "-d", "debian", "-O", "--gpus 1")
+    lab.scitq("launch", "-b", "gpu", "true")
+    assert "container debian, container_options --gpus 1" in lab.out("batch", "list")
+    found = lab.json("task", "update", "1", "-d", "ubuntu:24.04", "-O", "")
+    assert (found["container"], found["container_options"], found["gpus"]) == ("ubuntu:24.04", [], None)
+    assert lab.json("task", "update", "1", "-d", "")["container"] is None
 
 
 def test_launch_rehearses(lab: Lab) -> None:
