@@ -267,7 +267,7 @@ def _create(db: apsw.Connection) -> None:
 
 # --- schema 2: data -----------------------------------------------------------------------------------------------------------
 
-_DATA = """
+_DATA = f"""
 -- What an execution left, and where: files is a list of [relative name, bytes, MD5 or null].
 create table manifest(
   execution integer primary key references execution(id), address text not null,
@@ -276,6 +276,9 @@ create table manifest(
 create table note(
   id integer primary key, execution integer not null references execution(id), at integer not null, text text not null) strict;
 create index note_execution on note(execution);
+-- What earlier tries of a task changed for the later ones: see task.Raised.
+alter table task add column raised text check(json_valid(raised));
+create index task_raised on task(id) where state = {int(_S.PENDING)} and raised is not null;
 -- Which file wrote an output: goes with the number of the task into what is left there.
 insert into meta(k, v) values ('id', lower(hex(randomblob(8))));
 drop view tasks;
