@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -267,3 +268,20 @@ def test_without_a_journal_stored_orders_are_not_run(driver: Driver, tmp_path: P
     local.ensure(driver.root)
     driver.run(2, "true")
     assert (tmp_path / "ran").read_text() == "ran\n"
+
+
+@pytest.mark.parametrize("is_awaited", [False, True])
+def test_a_keeper_whose_agent_was_killed_before_it_was_ready_does_not_wait_for_another(
+    tmp_path: Path, is_awaited: bool
+) -> None:
+    listening, ready = os.pipe()
+    if not is_awaited:
+        os.close(listening)
+    command = [sys.executable, "-m", "scitq.remote.agent", "keeper", "--root", str(tmp_path / "root")]
+    with subprocess.Popen([*command, "--ready-fd", str(ready)], pass_fds=[ready]) as keeper:
+        os.close(ready)
+        if is_awaited:
+            assert os.read(listening, 1) == b""  # it is ready
+            os.close(listening)
+            local.stop(tmp_path / "root")
+        assert keeper.wait(30) == 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import selectors
 import signal
 import sys
@@ -363,6 +364,13 @@ class Keeper:
         self.tasks.enqueue(order)
 
 
+def _is_awaited(ready: int) -> bool:
+    """Whether the agent that started us still listens at the other end of its pipe."""
+    poll = select.poll()
+    poll.register(ready, 0)
+    return not poll.poll(0)
+
+
 def main(folder: str, slots: int, ready: int | None) -> int:
     """Run the keeper of this root; 75 when another one has it."""
     folder = os.path.realpath(folder)
@@ -375,6 +383,8 @@ def main(folder: str, slots: int, ready: int | None) -> int:
     try:
         keeper = Keeper(folder, slots)
         if ready is not None:
+            if not _is_awaited(ready):
+                keeper.alone_at = time.monotonic()
             os.close(ready)
         root.say(folder, "keeper", f"started, journal {keeper.journal.id} at {keeper.journal.end}")
         keeper.run()
