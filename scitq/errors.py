@@ -26,6 +26,9 @@
     │   ├── AgentFailed                 the agent cannot be started, or refuses
     │   ├── LinkBroken (Transient)      the connection to an agent ended
     │   └── BadAnswer                   an agent's answer makes no sense
+    ├── RegistryError                   a registry of images cannot be asked, or the login for it cannot be had
+    │   ├── ImageNotFound               it has no such image (for those who may not see it, either)
+    │   └── LoginRefused
     ├── FetchError                      data: its own branch, drawn in scitq/fetch/errors.py
     └── TaskError
         ├── TaskFailed                  it ended badly: command, exit code, last ten lines
@@ -163,6 +166,18 @@ class LinkBroken(WorkerError, Transient):
 
 class BadAnswer(WorkerError):
     """An agent answered something that makes no sense."""
+
+
+class RegistryError(ScitqError):
+    """A registry of images cannot be asked, or the login for it cannot be had."""
+
+
+class ImageNotFound(RegistryError):
+    """The registry has no image of that name, or does not show it without another login."""
+
+
+class LoginRefused(RegistryError):
+    """The registry does not let this user see the image."""
 
 
 class TaskError(ScitqError):
