@@ -49,6 +49,8 @@ class Contact:
     told: dict[ExecutionId, Wanted] = field(default_factory=dict)
     # The remotes that it was given, and as of which state of the configuration, since this connection was made.
     remotes: dict[str, object] = field(default_factory=dict)
+    # The same of registries of images, and when that was.
+    registries: dict[str, tuple[object, float]] = field(default_factory=dict)
     forget: list[ExecutionId] = field(default_factory=list)
     forget_logs: list[ExecutionId] = field(default_factory=list)
     tails: set[tuple[ExecutionId, int]] = field(default_factory=set)

@@ -32,6 +32,8 @@ from scitq.errors import (
 from scitq.events import EventKind
 from scitq.news import SHOWN_AFTER_S, apply, show_running
 from scitq.placement import could_ever, free, place, total
+from scitq.registries import Registries
+from scitq.registries import keys as registry_of
 from scitq.remote import local
 from scitq.remote.link import Answer, Stream
 from scitq.remote.orders import to_bytes
@@ -120,6 +122,7 @@ class Driver:
             later=self._later, wake=self.wake, is_over=lambda: self._over, on_output=on_output,
         )  # fmt: skip
         self._storages = Storages(later=self._later, say=self._say)
+        self._registries = Registries(later=self._later, say=self._say)
         self._thread = threading.Thread(target=self._main, name="scitq-driver", daemon=True)
 
     def start(self) -> None:
@@ -445,6 +448,8 @@ class Driver:
         contact.fetches = contact.fetches or any("input" in each or "resource" in each for each in plan.commands)
         if remotes:
             self._storages.want(contact, remotes)
+        if any("image" in command for command in plan.commands):
+            self._registries.want(contact, plan.commands)
         self._say(contact, [*self._slots(contact, row), *plan.commands])
         self._poll(contact)
 
@@ -501,6 +506,7 @@ class Driver:
             command["gpus"] = list(order.gpus)
         if spec.container is not None:
             command["image"] = spec.container
+            command.update(registry_of(spec.container))
             if spec.container_options:
                 command["options"] = list(spec.container_options)
         if spec.run_timeout is not None:
@@ -613,10 +619,13 @@ class Driver:
         self._say(contact, [{"slots": row.concurrency}])
         contact.slots_sent = row.concurrency
         # What waits for its data there, or is to be brought home, goes on once the agent has what it takes.
-        live = executions.with_data(self._store.reader(), contact.worker)
-        remotes = {name for order in live for name in self._order(self._store.reader(), order).get("remotes", ())}
+        reader = self._store.reader()
+        orders = [self._order(reader, order) for order in executions.with_data(reader, contact.worker)]
+        remotes = {name for command in orders for name in command.get("remotes", ())}
         if remotes:
             self._storages.want(contact, remotes)
+        if any("image" in command for command in orders):
+            self._registries.want(contact, orders)
         self._poll(contact)
 
     def _outbid(self, epoch: object) -> None:
@@ -680,6 +689,7 @@ class Driver:
         contact.slots_sent = None
         contact.told.clear()
         contact.remotes.clear()
+        contact.registries.clear()
         contact.fetches = False
         contact.asked.clear()
         contact.stats_after = 0.0

@@ -104,12 +104,13 @@ def unstarted(db: apsw.Connection, worker: WorkerId) -> list[Order]:
 
 
 def with_data(db: apsw.Connection, worker: WorkerId) -> list[Order]:
-    """The live orders of a worker for which something is to be fetched or brought anywhere but to the side folder."""
+    """The live orders of a worker for which something (an image, say) is to be fetched, or brought anywhere but to the side folder."""
     rows = query.rows(
         db,
         """select execution.id, task.id, execution.worker, task.spec, task.context, slots, gpus
         from execution join task on task.id = execution.task where execution.worker = ? and ended is null
-        and coalesce(task.spec ->> '$.input', task.spec ->> '$.resource', task.spec ->> '$.output') is not null""",
+        and coalesce(task.spec ->> '$.input', task.spec ->> '$.resource', task.spec ->> '$.output', task.spec ->> '$.container')
+        is not null""",
         (worker,),
     )
     return [_order(row) for row in rows]

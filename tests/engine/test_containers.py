@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import queue
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from scitq import registries
+from scitq.contact import Contact
 from scitq.driver import Driver
 from scitq.engine import Engine
 from scitq.errors import BadInput, NotSupported
+from scitq.registries import Registries
 from scitq.store import executions
 from scitq.task import Assignment
+from scitq.worker import WorkerId
 from tests.engine.conftest import Opener
 
 
@@ -40,6 +49,92 @@ def test_a_container_is_ordered_as_it_was_asked(still: Engine) -> None:
     assert (order["image"], order["options"]) == ("nvcr.io/nvidia/pytorch:23.05-py3", ["--gpus", "all"])
     assert order["argv"] == ["nvidia-smi"] and order["gpus"] == ["0"]
     assert "cwd" not in order and "base" not in order  # this machine's folder and PATH are not the image's
+
+
+@pytest.fixture
+def logins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A docker configuration with a login for quay.example, and one that nobody can have."""
+    entry = {"auth": base64.b64encode(b"ann:geheim").decode()}
+    configuration = {"auths": {"quay.example": entry}, "credHelpers": {"locked.example": "of-nobody"}}
+    (tmp_path / "config.json").write_text(json.dumps(configuration))
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    monkeypatch.setenv("SCITQ_INSECURE_REGISTRIES", "lab:5000")
+    return tmp_path / "config.json"
+
+
+def test_an_order_says_whose_login_it_may_need_and_no_login(still: Engine, logins: Path) -> None:
+    found = [
+        {
+            key: value
+            for key, value in order_of(still, command="true", container=image).items()
+            if key in ("registry", "login")
+        }
+        for image in ("quay.example/x/y", "ubuntu", "lab:5000/z")
+    ]
+
+    assert found == [
+        {"registry": "quay.example", "login": True}, {"registry": "docker.io"}, {"registry": "lab:5000", "login": True},
+    ]  # fmt: skip
+    assert "login" not in order_of(still, command="true", container="other.example/x")
+
+
+def test_a_login_is_in_no_file_of_ours(open_engine: Opener, logins: Path) -> None:
+    engine = open_engine(drive=False)
+    order = order_of(engine, command="true", container="quay.example/x")
+    engine.close()
+
+    held = b"".join(path.read_bytes() for path in engine.path.parent.glob("lab.scitq*") if path.is_file())
+    assert b"quay.example/x" in held
+    for secret in ("geheim", base64.b64encode(b"ann:geheim").decode()):
+        assert secret not in str(order) and secret.encode() not in held
+
+
+def test_agents_are_told_the_logins_that_their_orders_need_once(
+    still: Engine, logins: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    said: list[Any] = []
+    waiting: queue.Queue[Callable[[], None]] = queue.Queue()
+    there = Registries(later=waiting.put, say=lambda contact, commands: said.extend(commands))
+    contact = Contact(WorkerId(1), Path())
+    contact.commands = object()  # type: ignore[assignment]
+
+    def want(*registries: str) -> None:
+        there.want(contact, [{"registry": name, "login": True} for name in registries])
+        while there._is_busy:
+            waiting.get(timeout=30)()
+
+    want("quay.example", "lab:5000")
+    want("quay.example", "lab:5000")
+    there.want(contact, [{"registry": "docker.io"}, {"order": 7}])  # nobody has a login for that one
+    assert [each["registries"] for each in said] == [
+        {"config": {"lab:5000": {}}, "insecure": ["lab:5000"]},
+        {"config": {"quay.example": {"auth": base64.b64encode(b"ann:geheim").decode()}}, "insecure": ["lab:5000"]},
+    ]
+    logins.write_text("{}")
+    want("quay.example")  # logged out: what waits for it need not wait any more
+    assert said[2:] == [{"registries": {"config": {"quay.example": {}}, "insecure": ["lab:5000"]}}]
+    assert "geheim" not in caplog.text
+
+
+def test_a_login_that_cannot_be_had_keeps_nobody_else_waiting(
+    still: Engine, logins: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(registries, "AGAIN_S", 0.0)
+    said: list[Any] = []
+    waiting: queue.Queue[Callable[[], None]] = queue.Queue()
+    there = Registries(later=waiting.put, say=lambda contact, commands: said.extend(commands))
+    contact = Contact(WorkerId(1), Path())
+    contact.commands = object()  # type: ignore[assignment]
+
+    there.want(contact, [{"registry": name, "login": True} for name in ("locked.example", "quay.example")])
+    while not said:
+        waiting.get(timeout=30)()
+    assert list(said[0]["registries"]["config"]) == ["quay.example"]
+    assert "docker-credential-of-nobody" in caplog.text and "locked.example" in caplog.text
+    contact.commands = None  # the connection is lost: nobody waits any more
+    while there._is_busy:
+        waiting.get(timeout=30)()
+    assert len(said) == 1
 
 
 def test_a_task_without_a_container_has_nothing_of_one(still: Engine) -> None:
