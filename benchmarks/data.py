@@ -102,7 +102,9 @@ def server(served: Path, folder: Path) -> Iterator[dict[str, str]]:
             time.sleep(0.05)
         port = said.partition("http://127.0.0.1:")[2].partition("/")[0]
         config = folder / "rclone.conf"
-        config.write_text(f"[dav]\ntype = webdav\nurl = http://127.0.0.1:{port}/\nvendor = other\n")
+        config.write_text(
+            f"[dav]\ntype = webdav\nurl = http://127.0.0.1:{port}/\nvendor = other\npacer_min_sleep = 0\n"
+        )
         yield {**surroundings(), "RCLONE_CONFIG": str(config)}
     finally:
         process.kill()

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO
 
-from scitq.fetch import archives
 from scitq.fetch.errors import BadArchive, Collision, of_os_error
 from scitq.fetch.files import is_temporary, make_folder, neighbour, remove, sync_folder, typed
 from scitq.fetch.settings import Settings
@@ -65,6 +64,8 @@ def _sweep(folder: str, begin: str) -> None:
 
 def stream(action: Action, raw: IO[bytes], name: str, work: str, settings: Settings) -> None:
     """The first action, while the data still comes: into the empty folder `work`."""
+    from scitq.fetch import archives  # not needed by most, and with zipfile and tarfile it takes its time
+
     if action.name == "untar":
         archives.untar(raw, work, settings, name)
     else:
@@ -113,6 +114,8 @@ def _each(work: str, name: str, settings: Settings) -> None:
 
 
 def _gunzip(file: str, settings: Settings) -> None:
+    from scitq.fetch import archives
+
     folder, old = os.path.split(file)
     new = ungzipped(old)
     if new != old and os.path.lexists(os.path.join(folder, new)):
@@ -125,6 +128,8 @@ def _gunzip(file: str, settings: Settings) -> None:
 
 
 def _unpack(file: str, name: str, settings: Settings) -> None:
+    from scitq.fetch import archives
+
     folder, old = os.path.split(file)
     inner = f"{file}.scitq-unpack"
     os.mkdir(inner, 0o700)

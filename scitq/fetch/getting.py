@@ -35,10 +35,27 @@ class Landed:
 def fetch(address: Address, destination: str, settings: Settings) -> list[Landed]:
     """All that the address stands for, in or at `destination`."""
     transport = transport_of(address)
+    if _needs_no_look(address, settings):
+        from scitq.fetch.rclone import IsFolder
+
+        try:
+            return _plainly(address, transport, None, destination, settings)
+        except IsFolder:
+            return _folder(address.bare, transport, destination, settings)
     found = look(address, transport, settings)
     if address.actions:
         return _with_actions(address, transport, found, destination, settings)
     return _plainly(address, transport, found, destination, settings)
+
+
+def _needs_no_look(address: Address, settings: Settings) -> bool:
+    """Whether a storage's file may be fetched without a question before: its size would change nothing.
+
+    The question takes as long as the start of a program; that it was a folder is seen just as soon.
+    """
+    is_plain = not address.actions and not address.has_glob and not address.is_folder_like
+    is_free = settings.overwrite and not settings.md5 and not settings.reserve_bytes and settings.timeout_s is None
+    return bool(address.remote) and bool(address.name) and is_plain and is_free
 
 
 def look(address: Address, transport: Transport, settings: Settings) -> list[Entry] | Entry | None:

@@ -22,6 +22,10 @@ from scitq.fetch.transport import Identity
 from scitq.fetch.uri import Address, parse
 
 
+class IsFolder(NotFound):
+    """Where a file was asked for."""
+
+
 class RcloneBody:
     """`rclone cat`, for what is used while it comes."""
 
@@ -67,14 +71,24 @@ class Rclone:
     def fetch(
         self, address: Address, path: str, settings: Settings, meter: Meter, size: int | None = None, label: str = ""
     ) -> None:
-        """One file to `path`, with as many streams as rclone finds good; beside it first, then renamed."""
+        """One file to `path`, with as many streams as rclone finds good; beside it first, then renamed.
+
+        Raises IsFolder as soon as it turns out to be none: who does not know need not ask first.
+        """
         part = neighbour(path, str(address.bare), "part", fresh=True)
+
+        def look() -> None:
+            if os.path.isdir(part):
+                raise IsFolder(f"{address.shown}: is a folder, not a file.", uri=address.shown, phase="get")
+
         make_folder(os.path.dirname(path) or ".")
         try:
             run = Run(settings, address, "get", meter, label or address.name)
-            run.to_end("copyto", [], [spell(address), os.path.abspath(part)], size)
-            if os.path.isdir(part) or not os.path.exists(part):
-                raise NotFound(f"{address.shown}: is a folder, not a file.", uri=address.shown, phase="get")
+            run.to_end("copyto", [], [spell(address), os.path.abspath(part)], size, look)
+            look()
+            if not os.path.exists(part):
+                self.info(address, settings)  # nothing is there, or an empty folder
+                raise IsFolder(f"{address.shown}: is a folder, not a file.", uri=address.shown, phase="get")
             put_in_place(part, path, overwrite=settings.overwrite)
         finally:
             remove(part)

@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from scitq.fetch.errors import (
@@ -42,7 +42,10 @@ _MEANINGS: tuple[tuple[type[FetchError], re.Pattern[str]], ...] = tuple(
     (kind, re.compile(words, re.IGNORECASE))
     for kind, words in (
         (RemoteUnknown, r"didn't find section in config file"),
-        (NoSpace, r"no space left|file too large|quota ?exceeded|insufficient storage|disk full|\b507\b"),
+        (
+            NoSpace,
+            r"no space left|remaining disk space|file too large|quota ?exceeded|insufficient storage|disk full|\b507\b",
+        ),
         (ChecksumMismatch, r"corrupted on transfer|hash(es)? differ|sizes differ"),
         (Collision, r"immutable file modified|timestamp mismatch"),
         (Throttled, r"slow ?down|\b429\b|too many requests|server ?busy|rate ?limit"),
@@ -54,13 +57,15 @@ _MEANINGS: tuple[tuple[type[FetchError], re.Pattern[str]], ...] = tuple(
         (NotFound, r"not found|nosuch(bucket|key)|no such file|\b404\b|doesn't exist|does not exist"),
         (
             Interrupted,
-            r"time(d )?out|connection re(fused|set)|\bEOF\b|no such host|broken pipe|\b50[0234]\b|temporar|handshake|unreachable",
+            r"time(d )?out|connection re(fused|set)|\bEOF\b|no such host|broken pipe|\b50[0234]\b|temporar|handshake|unreachable|"
+            r"\b423\b",  # two that make one folder at once, say
         ),
     )
 )
 
 
-_checked: dict[tuple[str, int], str] = {}
+_Key = tuple[str, int, int, int]  # path, time of change, size, inode
+_checked: dict[_Key, str] = {}
 _checking = threading.Lock()
 
 
@@ -68,17 +73,55 @@ def program(settings: Settings) -> str:
     """The rclone program, found and new enough."""
     path = settings.rclone_program or find("rclone", GET_IT)
     try:
-        key = (path, os.stat(path).st_mtime_ns)
+        found = os.stat(path)
     except OSError as error:
         raise ToolMissing(f"{path} is not there. {GET_IT}", phase="start") from error
+    key = (os.path.abspath(path), found.st_mtime_ns, found.st_size, found.st_ino)
     with _checking:
         if key not in _checked:
-            _checked[key] = _version(path)
+            _checked[key] = _remembered(key) or _version(path)
+            if _is_new_enough(_checked[key]):
+                _remember(key, _checked[key])
         said = _checked[key]
-    found = re.search(r"v(\d+)\.(\d+)", said)
-    if found is None or (int(found.group(1)), int(found.group(2))) < OLDEST:
+    if not _is_new_enough(said):
         raise ToolMissing(f"{path} is {said or 'no rclone'}. {GET_IT}", phase="start", program="rclone")
     return path
+
+
+def _is_new_enough(said: str) -> bool:
+    found = re.search(r"v(\d+)\.(\d+)", said)
+    return found is not None and (int(found.group(1)), int(found.group(2))) >= OLDEST
+
+
+# `rclone version` also asks which system this is, by a dozen programs: a tenth of a second for each scitq-fetch. So what
+# it said is kept, for that very file; nothing else than a version that is good enough is.
+def _note() -> str:
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return os.path.join(base, "scitq", "rclone-version.json")
+
+
+def _remembered(key: _Key) -> str:
+    with contextlib.suppress(OSError, ValueError), open(_note(), encoding="utf-8") as file:
+        said = json.load(file)
+        if isinstance(said, list) and len(said) == 2 and said[0] == list(key) and isinstance(said[1], str):
+            return said[1] if _is_new_enough(said[1]) else ""
+    return ""
+
+
+def _remember(key: _Key, said: str) -> None:
+    path = _note()
+    if not os.path.isabs(path):
+        return  # nobody's home
+    part = f"{path}.{os.getpid()}"
+    with contextlib.suppress(OSError):
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        try:
+            with open(part, "w", encoding="utf-8") as file:
+                json.dump([key, said], file)
+            os.replace(part, path)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(part)
 
 
 def _version(path: str) -> str:
@@ -152,11 +195,19 @@ class Run:
             self.check(child.wait())
         return said
 
-    def to_end(self, verb: str, flags: Sequence[str], operands: Sequence[str], size: int | None = None) -> None:
-        """Run it to its end, however long it takes as long as something moves."""
+    def to_end(
+        self, verb: str, flags: Sequence[str], operands: Sequence[str], size: int | None = None,
+        look: Callable[[], None] | None = None,
+    ) -> None:  # fmt: skip
+        """Run it to its end, however long it takes as long as something moves. What `look` raises ends it."""
+
+        def alive() -> object:
+            if look is not None:
+                look()
+            return self._moved(), _read_bytes(child.pid) >> 16
+
         with self.child(verb, flags, operands, writes=False) as child:
-            pid = child.pid
-            self.check(child.wait(lambda: (self._moved(), _read_bytes(pid) >> 16), self._settings.total_s(size)))
+            self.check(child.wait(alive, self._settings.total_s(size), 1.0 if look is None else 0.05))
         if self._meter is not None and not self._label and (done := self._stats.get("bytes")) is not None:
             self._ended(set())
             self._meter.whole(int(done), int(self._stats.get("totalBytes") or done), is_done=True)

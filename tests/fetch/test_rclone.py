@@ -8,6 +8,7 @@ import os
 import random
 import stat
 import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -366,6 +367,8 @@ def test_secrets_stay_out_of_errors(store: Storages, tmp_path: Path, settings: S
         (1, 'Get "http://h/404/429": dial tcp: connect: connection refused', Interrupted),
         (1, "SlowDown: Please reduce your request rate. status code: 503", Throttled),
         (1, "write /x: no space left on device", NoSpace),
+        (1, "Update mkParentDir failed: Locked: 423 Locked", Interrupted),
+        (1, "preallocate: file too big for remaining disk space", NoSpace),
         (1, "corrupted on transfer: md5 hashes differ src 1 vs dst 2", ChecksumMismatch),
         (1, "Source and destination exist but do not match: immutable file modified", Collision),
         (1, "NoSuchBucket: The specified bucket does not exist", NotFound),
@@ -414,6 +417,32 @@ def test_a_program_that_is_too_old_is_said_with_the_way_to_get_it(
 
     with pytest.raises(ToolMissing, match=r"pip install 'scitq\[rclone\]'.*1\.63 or later"):
         fetch.get("s3://b/x", tmp_path, settings=replace(settings, rclone_program=old))
+
+
+def test_the_version_is_asked_once_for_each_program_also_by_later_processes(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    mine = replace(settings, rclone_program=str(tmp_path / "rclone"))
+    code = f"from scitq.fetch import rclonerun, settings; rclonerun.program(settings.Settings(rclone_program={str(tmp_path / 'rclone')!r}))"
+
+    def asked(said: str) -> int:
+        (tmp_path / "asked").write_text("")
+        script(tmp_path / "rclone", f"echo x >> {tmp_path}/asked; echo 'rclone {said}'\n")
+        for _ in range(2):
+            subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+        return len((tmp_path / "asked").read_text().split())
+
+    assert asked("v1.75.0") == 1
+    assert asked("v1.75.10") == 1  # another one by now
+    assert asked("v1.60.1") == 2  # what is not good enough may be mended
+    (note,) = (tmp_path / "cache" / "scitq").iterdir()
+    for damaged in ("", "[1", '[["x"], "v9.9"]', '{"a": 1}'):
+        note.write_text(damaged)
+        with pytest.raises(ToolMissing):
+            rclonerun.program(mine)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")  # nothing can be kept: it is asked, no more
+    assert asked("v1.75.0") == 2
 
 
 # A stand-in that starts a child of its own, tells its number and then says nothing.
@@ -513,6 +542,39 @@ def test_an_interrupted_download_leaves_no_file_under_the_final_name(
     assert names(tmp_path / "out") == []
     fetch.get(f"{top}/x", tmp_path / "out" / "x", settings=mine)
     assert (tmp_path / "out/x").read_bytes() == DATA and names(tmp_path / "out") == ["x"]
+
+
+def test_a_file_is_fetched_by_one_program_and_a_folder_found_out_at_once(
+    store: Storages, tmp_path: Path, settings: Settings
+) -> None:
+    """Asking what is there before would take as long as a small file; with room to be kept, it has to be asked."""
+    top = fresh(store, "s3")
+    (tmp_path / "in").mkdir()
+    for name in "abc":
+        (tmp_path / "in" / name).write_bytes(DATA)
+    fetch.put(tmp_path / "in", f"{top}/d", settings=settings)
+    rclonerun.program(settings)
+    noting = script(
+        tmp_path / "rclone",
+        f'case $1 in version) ;; *) echo $1 >> {tmp_path}/said;; esac\nexec {rclonerun.program(settings)} "$@"\n',
+    )
+    mine = replace(settings, rclone_program=noting)
+
+    def said() -> list[str]:
+        words = (tmp_path / "said").read_text().split()
+        (tmp_path / "said").unlink()
+        return words
+
+    (landed,) = fetch.get(f"{top}/d/a", f"{tmp_path}/out/", settings=mine)
+    assert said() == ["copyto"] and landed.size == len(DATA) and names(tmp_path / "out") == ["a"]
+    fetch.get(f"{top}/d/a", f"{tmp_path}/out/", settings=replace(mine, reserve_bytes=1))
+    assert said() == ["lsjson", "copyto"]
+    for place in ("all", "all/", "all"):  # there, and not there
+        fetch.get(f"{top}/d", f"{tmp_path}/{place}", settings=mine)
+        assert said() == ["copyto", "copy"] and names(tmp_path / "all") == ["a", "b", "c"]
+    with pytest.raises(NotFound):
+        fetch.get(f"{top}/none", f"{tmp_path}/out/", settings=mine)
+    assert names(tmp_path / "out") == ["a"] and not [each for each in names(tmp_path) if ".scitq" in each]
 
 
 def test_a_whole_storage_is_not_deleted(settings: Settings) -> None:
