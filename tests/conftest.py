@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.containers import Dockerd
 from tests.fetch.web import WebServer
 
 # How long processes of a test may take to end by themselves after it: an agent needs a moment to notice.
@@ -159,3 +160,23 @@ def web(web_server: WebServer) -> Iterator[WebServer]:
     web_server.reset()
     yield web_server
     web_server.reset()
+
+
+@pytest.fixture(scope="session")
+def dockerd_server() -> Iterator[Dockerd]:
+    """A Docker daemon of this process's own."""
+    daemon = Dockerd()
+    yield daemon
+    daemon.close()
+
+
+@pytest.fixture
+def dockerd(dockerd_server: Dockerd, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dockerd]:
+    """It, for programs that the test starts; no container may be left there."""
+    for name, value in dockerd_server.environment.items():
+        monkeypatch.setenv(name, value)
+    yield dockerd_server
+    left = dockerd_server.containers()
+    if left:
+        dockerd_server.run("rm", "-f", *left)
+        pytest.fail(f"containers left behind: {left}", pytrace=False)

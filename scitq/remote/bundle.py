@@ -19,10 +19,12 @@ from scitq.fetch import TRAVELS as DATA_MODULES
 TRAVELS = tuple(
     f"scitq/remote/agent/{name}.py"
     for name in (
-        "__init__", "__main__", "address", "agent", "cache", "cgroups", "channel", "collect", "contents", "endings",
-        "folders", "hierarchies", "http", "journal", "keeper", "keeperlink", "leftovers", "limits", "lines", "links",
-        "machine", "manifest", "orders", "outputs", "processes", "publish", "reader", "recovery", "remotes", "rooms",
-        "root", "slots", "spawn", "stagein", "staging", "stagings", "stores", "strays", "task", "tasks", "whole",
+        "__init__", "__main__", "address", "agent", "cache", "cgroups", "channel", "collect", "container",
+        "containers", "contents", "dockerapi", "dockerrun", "endings", "engines", "folders", "hierarchies", "http",
+        "images", "journal", "keeper", "keeperlink", "leftovers", "limits", "lines", "links", "machine", "manifest",
+        "orders", "outputs", "podmanrun", "processes", "publish", "pulling", "reader", "recovery", "registries",
+        "remotes", "rooms", "root", "slots", "spawn", "stagein", "staging", "stagings", "stores", "strays", "task",
+        "tasks", "whole",
     )
 )  # fmt: skip
 """The agent's modules, as paths inside the zip. They import the standard library, each other, and of what follows when

@@ -11,6 +11,7 @@ from scitq.remote.agent import VERSION
 
 USAGE = """usage: agent.pyz agent  --root DIR [--linger SECONDS] [--slots N] [--keeper-command JSON]
        agent.pyz keeper --root DIR [--slots N] [--ready-fd N]
+       agent.pyz container
        agent.pyz --version"""
 FLAGS = ("-I", "-S", "-X", "utf8")
 """How Python is started: nothing of the user's or the site's is looked at, text is UTF-8 wherever we are."""
@@ -21,6 +22,10 @@ def main(arguments: list[str]) -> int:
     if arguments == ["--version"]:
         print(VERSION)
         return 0
+    if arguments == ["container"]:
+        from scitq.remote.agent import container
+
+        return container.main()
     role, options = (arguments[0], arguments[1:]) if arguments else ("", [])
     values = dict(zip(options[::2], options[1::2]))  # noqa: B905 strict came with 3.10, an odd rest is refused below
     allowed = {

@@ -3,7 +3,8 @@
 It holds nothing that is not on disk or repeated by its peers, so it may be killed at any instruction, restarted, or
 replaced by a newer one while tasks run. Output by offset is `outputs`, delivery is `collect`.
 
-    POST /commands   a JSON object a line: order, cancel, slots, signal, forget, stop, remotes. 200: all is on disk
+    POST /commands   a JSON object a line: order, cancel, slots, signal, forget, stop, remotes,
+                         registries. 200: all is on disk
     GET /events      ?journal=ID&from=N&wait=S: lines from N on, which acknowledges everything before N
     GET /held        what is not over, as of the offset `end`; facts about the machine
     GET /output/E/out|err   ?from=N&max=M&wait=S: bytes of a stream; Scitq-Size, Scitq-Ended
@@ -337,6 +338,12 @@ class Agent:
                 except BadRemotes as error:
                     raise BadRequest(400, f"line {number}: {error}") from None
                 continue  # for this process only: it holds secrets, which nobody writes down
+            if "registries" in said and "order" not in said:
+                try:
+                    self.staging.take_registries(said["registries"])
+                except BadRemotes as error:
+                    raise BadRequest(400, f"line {number}: {error}") from None
+                continue
             if said.get("stop") in ("now", "when_idle"):
                 stop = said["stop"]
             handed.append(line)

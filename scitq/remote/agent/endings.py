@@ -13,7 +13,7 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any
 
-from scitq.remote.agent import processes
+from scitq.remote.agent import containers, processes
 from scitq.remote.agent.leftovers import POLL_S, Leftovers, terminate
 from scitq.remote.agent.slots import Slot
 from scitq.remote.agent.task import Task
@@ -72,7 +72,10 @@ class Endings:
                 task.box.kill()
 
     def _signal(self, task: Task, number: int) -> None:
-        if task.is_alive(self.journal.id):
+        if task.is_apart:
+            if task.is_alive(self.journal.id):
+                containers.send(task.pid, number)
+        elif task.is_alive(self.journal.id):
             os.killpg(task.pid, number)
 
     def signal(self, key: str, number: int) -> None:
@@ -111,7 +114,9 @@ class Endings:
         task.terminated = True
         task.kill_at = time.monotonic() + task.grace
         self.wake(task.kill_at, task.key)
-        if task.is_alive(self.journal.id):
+        if task.is_apart:
+            self._signal(task, signal.SIGTERM)
+        elif task.is_alive(self.journal.id):
             terminate(task.pid)
         if task.box is not None:
             task.box.terminate(beside=task.pid)
@@ -127,10 +132,21 @@ class Endings:
         if task.timeout is not None:
             self.wake(task.m + task.timeout, task.key)
 
+    def take_over(self, facts: dict[str, Any], slot: Slot) -> bool:
+        """A container may be there though the process that stood for it is gone. False: its end was on record."""
+        task = Task({**facts, "pid": facts.get("pid", 0)}, slot)
+        self.tasks.container_over(task)
+        if task.key not in self.tasks.running:
+            return False
+        self.wake(time.monotonic(), task.key)
+        if task.timeout is not None:
+            self.wake(task.m + task.timeout, task.key)
+        return True
+
     def watch_adopted(self, selector: selectors.BaseSelector) -> None:
         """Hear of the end of adopted processes, where the system can tell; else `attend` looks."""
         for task in self.tasks.running.values():
-            if hasattr(os, "pidfd_open"):
+            if task.is_adopted and hasattr(os, "pidfd_open"):
                 try:
                     task.pidfd = os.pidfd_open(task.pid)
                 except OSError:

@@ -10,14 +10,15 @@ journal, so that no reader can take the bytes of one for those of another. Lines
     carry      running, owed, slots, acked: what is live when a segment begins
     keeper     pid, at: a keeper started
     start      id, slot, at, b (seconds since boot), m (monotonic), what ends it, box (the folders of its control
-               group, if it is limited): written before the spawn
+               group, if it is limited), image (engine, id, digest, of a container): written before the spawn
     stage      id, at: its data is being brought here
     pid        id, pid, b: the spawn is done; the pid is also its session and group
     end        id, why, grace: a timeout or cancel is under way; after the exit: of bringing its output home
     exit       id, code, sig, why, note, o, e (bytes as latin-1, null when long), on, en (sizes), ocut, ecut, left,
                box, kept (it left a folder), collect, deliver or output, owner,
                overwrite, remotes, failed (where its output is being brought, see `orders`), at, run, u, s, rss, read,
-               written (see `lines.usage_of`)
+               written (see `lines.usage_of`; not of containers), image, error (of a container that the engine could
+               not run)
     collected  id, ok, note: its output is where it was asked for, or cannot be (error: the kind); to, files (name, size,
                MD5 of each), failed: what a failed execution left
     note       id, text: what its user must hear

@@ -8,6 +8,7 @@ import time
 from json.encoder import encode_basestring_ascii as quoted
 from typing import TYPE_CHECKING, Any
 
+from scitq.remote.agent.containers import told
 from scitq.remote.agent.orders import CAP_BYTES, GRACE_S, Order
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ def start_line(order: Order, slot: int, at: float, b: float, m: float) -> str:
         extra += f",{json.dumps(order.home)[1:-1]}"
     if order.box is not None:
         extra += f',"box":{json.dumps(order.box.folders)}'
+    if order.image is not None:
+        extra += f',"image":{json.dumps(order.image)}'
     if order.is_staged:
         extra += ',"staged":true'
     if order.slots != 1:
@@ -48,12 +51,13 @@ def pid_line(task: Task) -> str:
 class Exit:
     """How a started execution ended, and what it left."""
 
-    __slots__ = ("code", "e", "ecut", "en", "goes", "is_kept", "is_left", "note", "o", "ocut", "on", "run", "sig",
+    __slots__ = ("code", "e", "ecut", "en", "error", "goes", "is_kept", "is_left", "note", "o", "ocut", "on", "run", "sig",
                  "usage", "why")  # fmt: skip
 
     def __init__(self, code: int | None, sig: int | None, why: str | None, note: str | None, usage: Any) -> None:
         self.code, self.sig, self.why, self.note, self.usage = code, sig, why, note, usage
         self.run = 0.0
+        self.error: str | None = None
         self.o: bytes | None = b""
         self.e: bytes | None = b""
         self.on = self.en = 0
@@ -74,6 +78,8 @@ class Exit:
             ',"ocut":true' if self.ocut else "",
             ',"ecut":true' if self.ecut else "",
             f',"note":{quoted(self.note)}' if self.note else "",
+            f',"error":{quoted(self.error)}' if self.error else "",
+            f',"image":{json.dumps(told(task.image))}' if task.image is not None else "",
             f',"left":{task.pid},"grace":{task.grace!r}' if self.is_left else "",
             f',"box":{json.dumps(task.box.folders)}' if self.is_left and task.box is not None else "",
             f',"kept":{_json(self.is_kept)},"collect":{_json(self.goes is not None)}',

@@ -30,6 +30,11 @@ With any of these it is staged by the agent before it may start:
     output    where the outputs go, when what is there now has to be looked at first (no `overwrite`)
     stage_timeout   seconds for bringing all of it
     remotes   names of the rclone remotes that this needs; it waits until the driver has told about them
+    image     the container image that it runs in; the agent makes it present first
+    options   words for the container engine's command line
+    registry  the registry of the image, and
+    login     true: it waits until the driver has told the login of that registry
+    engine    docker, podman, apptainer or singularity: the one to use; absent: the first that answers
 
 Unknown keys are ignored. Texts may carry bytes that are no UTF-8 as surrogate escapes, never NUL.
 """
@@ -138,8 +143,8 @@ def _limits(value: Any) -> dict[str, float]:
 class Order:
     """One accepted order, checked."""
 
-    __slots__ = ("argv", "base", "box", "cap", "cpu", "cwd", "deliver", "env", "gpus", "grace", "home", "id", "is_staged", "key",
-                 "limit", "memory", "raw", "script", "slots", "task", "timeout")  # fmt: skip
+    __slots__ = ("argv", "base", "box", "cap", "cpu", "cwd", "deliver", "env", "gpus", "grace", "home", "id", "image", "is_staged", "key",
+                 "limit", "memory", "options", "raw", "script", "slots", "task", "timeout")  # fmt: skip
 
     def __init__(self, raw: dict[str, Any]) -> None:
         self.raw = raw
@@ -189,7 +194,16 @@ class Order:
         if not isinstance(gpus, list):
             raise BadOrder("gpus must be a list of ids")
         self.gpus = [_encoded(gpu, "the id of a GPU") for gpu in gpus]
-        self.is_staged = "input" in raw or "resource" in raw or "output" in raw or bool(raw.get("skip"))
+        self.image: dict[str, Any] | None = None
+        """What its container is made of, by which engine, once the agent has said so."""
+        self.options: list[str] = []
+        self.is_staged = (
+            "input" in raw
+            or "resource" in raw
+            or "output" in raw
+            or bool(raw.get("skip"))
+            or raw.get("image") is not None
+        )
         """Whether the agent has something to do before it may start."""
         if self.is_staged:
             self._check_data(raw)
@@ -204,8 +218,17 @@ class Order:
         if raw.get("output") is not None:
             _encoded(raw["output"], "output")
         _number(raw, "stage_timeout", 0)
+        if raw.get("image") is not None:
+            for name in ("image", "registry", "engine"):
+                if raw.get(name) is not None and (not _encoded(raw[name], name) or raw[name].startswith("-")):
+                    raise BadOrder(f"{name} is not a name")
+            options = raw.get("options", [])
+            if not isinstance(options, list):
+                raise BadOrder("options must be a list of words")
+            self.options = [_encoded(word, "a word of options") for word in options]
         self.is_staged = bool(
             raw.get("input")
+            or raw.get("image")
             or raw.get("resource")
             or raw.get("skip")
             or (raw.get("output") is not None and not raw.get("overwrite"))

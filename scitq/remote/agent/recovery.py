@@ -11,7 +11,7 @@ import os
 import time
 from typing import Any
 
-from scitq.remote.agent import processes
+from scitq.remote.agent import containers, processes
 from scitq.remote.agent.cgroups import Box
 from scitq.remote.agent.journal import Journal
 from scitq.remote.agent.orders import HOME, BadOrder, Order, OrderFile, key_of
@@ -141,6 +141,9 @@ def resume(tasks: Tasks, facts: Facts) -> None:
         if pid and not slot.is_given:
             mine[number] = slot
             tasks.endings.adopt({**started, "pid": pid}, slot)
+        elif containers.is_apart(started.get("image")) and not slot.is_given and started.get("pid") != -1:
+            if tasks.endings.take_over(started, slot):
+                mine[number] = slot
         else:
             task = Task({**started, "pid": started.get("pid", -1), "m": time.monotonic()}, slot)
             task.is_adopted = True

@@ -82,7 +82,7 @@ class Remotes:
 
     def _write(self) -> None:
         if self.folder is None:
-            self.folder = self._make_folder()
+            self.folder = make_folder(self._root)
         lines = []
         for name, values in self.sections.items():
             lines += [f"[{name}]", *(f"{key} = {value}" for key, value in values.items()), ""]
@@ -95,9 +95,9 @@ class Remotes:
 
     def _read(self) -> None:
         """What an agent that was killed here has left: its executions go on, though the driver may be asleep."""
-        for folder in self._places():
+        for folder in places(self._root):
             path = os.path.join(folder, _NAME)
-            if not _is_private(folder) or not os.path.isfile(path):
+            if not is_private(folder) or not os.path.isfile(path):
                 continue
             with open(path, encoding="utf-8") as file:
                 values: dict[str, str] = {}
@@ -110,28 +110,29 @@ class Remotes:
             self.folder = folder
             return
 
-    def _places(self) -> list[str]:
-        """Where it may lie, best first: file systems in memory, then the root folder."""
-        found = os.stat(self._root)
-        # By its number: a hash of its path would be the same, and loading a library for that cost 4 MB of memory.
-        name = f"scitq-{os.getuid()}-{found.st_dev:x}-{found.st_ino:x}"
-        bases = ["/dev/shm", os.environ.get("XDG_RUNTIME_DIR", "")]
-        return [*(os.path.join(base, name) for base in bases if base.startswith("/")), self._root]
 
-    def _make_folder(self) -> str:
-        *in_memory, root = self._places()
-        for folder in in_memory:
-            with contextlib.suppress(FileExistsError, OSError):
-                os.mkdir(folder, 0o700)
-            if _is_private(folder):
-                return folder
-        roots.say(
-            root, "agent", "no memory file system for the storage configuration: it lies in the root folder, 0600"
-        )
-        return root
+def places(root: str) -> list[str]:
+    """Where secrets may lie, best first: file systems in memory, then the root folder."""
+    found = os.stat(root)
+    # By its number: a hash of its path would be the same, and loading a library for that cost 4 MB of memory.
+    name = f"scitq-{os.getuid()}-{found.st_dev:x}-{found.st_ino:x}"
+    bases = ["/dev/shm", os.environ.get("XDG_RUNTIME_DIR", "")]
+    return [*(os.path.join(base, name) for base in bases if base.startswith("/")), root]
 
 
-def _is_private(folder: str) -> bool:
+def make_folder(root: str) -> str:
+    """The best of these that can be had."""
+    *in_memory, last = places(root)
+    for folder in in_memory:
+        with contextlib.suppress(FileExistsError, OSError):
+            os.mkdir(folder, 0o700)
+        if is_private(folder):
+            return folder
+    roots.say(root, "agent", "no memory file system for the storage configuration: it lies in the root folder, 0600")
+    return last
+
+
+def is_private(folder: str) -> bool:
     """Whether it is a folder of ours that nobody else may enter: the name could have been taken by another user."""
     try:
         found = os.lstat(folder)

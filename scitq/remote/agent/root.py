@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -19,6 +20,23 @@ def make(root: str) -> None:
     os.chmod(root, 0o700)
     for name in FOLDERS:
         os.makedirs(os.path.join(root, name), mode=0o700, exist_ok=True)
+    identity(root)
+
+
+def identity(root: str) -> str:
+    """Eight hexadecimal digits that are this folder's alone: its containers carry them in their names."""
+    path = os.path.join(root, "identity")
+    with contextlib.suppress(OSError), open(path, encoding="ascii") as file:
+        if len(found := file.read().strip()) == 8:
+            return found
+    fresh = f"{path}.{os.getpid()}"
+    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as file:
+        file.write(os.urandom(4).hex())
+    with contextlib.suppress(FileExistsError):
+        os.link(fresh, path)  # whole at once; another process may have been faster
+    os.unlink(fresh)
+    with open(path, encoding="ascii") as file:
+        return file.read().strip()
 
 
 def lock(root: str, name: str) -> int | None:

@@ -12,12 +12,13 @@ import stat
 import time
 from typing import Any
 
+from scitq.remote.agent import containers
 from scitq.remote.agent.orders import Order
 from scitq.remote.agent.slots import Slot
 
 DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
 _OURS = {signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGHUP}
-_RESET = tuple({number for number in signal.valid_signals() if signal.getsignal(number) == signal.SIG_IGN} | _OURS)
+RESET = tuple({number for number in signal.valid_signals() if signal.getsignal(number) == signal.SIG_IGN} | _OURS)
 """Signals that this process ignores, or inherited as ignored: a task must not inherit that. Handlers end at exec."""
 
 
@@ -112,7 +113,9 @@ def _search(program: str, path: str) -> str:
 class Spawner:
     """Starts programs in slots. The current folder is the root before and after."""
 
-    def __init__(self) -> None:
+    def __init__(self, identity: str = "") -> None:
+        self.identity = identity
+        """Of the root folder."""
         self.root = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
         self.null = os.open(os.devnull, os.O_RDONLY)
 
@@ -126,7 +129,12 @@ class Spawner:
                 raise NoRoom(f"cannot write the script: {error.strerror}") from error
             argv = [argv[0], slot.command]
         try:
-            if order.cwd is None:
+            if order.image is not None:
+                if containers.is_apart(order.image):
+                    said = containers.plan(order, slot, self.identity, env)
+                    return containers.spawn(said, order.key, env["SCITQ_JOURNAL"], slot, RESET)
+                argv, env = containers.execute(order, slot, env)
+            if order.cwd is None or order.image is not None:
                 os.fchdir(slot.work)
             else:
                 try:
@@ -152,7 +160,7 @@ class Spawner:
                 ),
                 setsid=True,
                 setsigmask=(),
-                setsigdef=_RESET,
+                setsigdef=RESET,
             )
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC):

@@ -11,8 +11,9 @@ An agent may be killed at any instruction: the next one goes on with the sources
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,34 +24,39 @@ from scitq.fetch.retry import Cancel
 from scitq.fetch.settings import Settings
 from scitq.fetch.transfer import get
 from scitq.fetch.uri import Address, parse
-from scitq.remote.agent import manifest, publish
+from scitq.remote.agent import manifest, publish, root
 from scitq.remote.agent.cache import Cache, Coming
 from scitq.remote.agent.collect import empty_trash, to_trash
+from scitq.remote.agent.containers import name_of
+from scitq.remote.agent.images import Images, remove_container
 from scitq.remote.agent.links import bring_links, can_be_linked
 from scitq.remote.agent.rooms import trim, with_room
 
 if TYPE_CHECKING:
+    from scitq.remote.agent.registries import Registries
     from scitq.remote.agent.remotes import Remotes
     from scitq.remote.agent.staging import Job
 
 Outcome = dict[str, Any]
-READY: Outcome = {"ok": True}
 
 
 class Site:
     """What the threads share."""
 
     def __init__(
-        self, root: str, remotes: Remotes, woken: Callable[[str, Outcome | None], None],
+        self, folder: str, remotes: Remotes, registries: Registries, woken: Callable[[str, Outcome | None], None],
         held: Callable[[], Collection[str] | None], wanted: Iterable[str],
     ) -> None:  # fmt: skip
-        self.root = root
+        self.root = folder
         self.remotes = remotes
+        self.images = Images(
+            folder, registries, lambda name, failure: woken(name, _failed(failure) if failure else None)
+        )
         self.held = held
         """Says which executions are not over; None when the keeper cannot be asked."""
         names = [str(address) for text in wanted if (address := _read(text))]
         self.cache = Cache(
-            root, self.fetch, lambda name, failure: woken(name, _failed(failure) if failure else None), names
+            folder, self.fetch, lambda name, failure: woken(name, _failed(failure) if failure else None), names
         )
 
     def stage(self, job: Job) -> Outcome:
@@ -74,16 +80,21 @@ class Site:
     def _stage(self, job: Job, settings: Settings) -> Outcome:
         home = os.path.join(self.root, "stage", job.key)
         if os.path.exists(os.path.join(home, "ready")):
-            return READY
+            return _ready(home)
         if (found := _look_at_output(job.ask, settings)) is not None:
             return found
         os.makedirs(home, mode=0o700, exist_ok=True)
+        image = self.images.present(job, settings) if job.ask.get("image") else None
         self._of(job, "resource", Resources, settings)
         self._of(job, "input", Sources, settings)
-        with open(os.path.join(home, "ready.new"), "w", encoding="ascii"):
-            pass
+        if image is not None:
+            image["mounts"] = sorted(
+                {path for name in ("input", "resource") for path in _led_to(os.path.join(home, name))}
+            )
+        with open(os.path.join(home, "ready.new"), "w", encoding="ascii") as file:
+            json.dump(image, file)
         os.rename(os.path.join(home, "ready.new"), os.path.join(home, "ready"))
-        return READY
+        return _ready(home)
 
     def _of(self, job: Job, name: str, kind: type[Sources], settings: Settings) -> None:
         addresses = [_absolute(text) for text in job.ask.get(name) or []]
@@ -109,7 +120,7 @@ class Site:
 
     def is_coming(self, resource: str) -> bool:
         """Whether some thread is bringing that resource now."""
-        return resource in self.cache.coming
+        return resource in self.cache.coming or resource in self.images.coming
 
     def leave(self, job: Job) -> None:
         """It waits no more for the resource that another one brings."""
@@ -135,11 +146,39 @@ class Site:
             said += [(each, text) for each in users]
         return said
 
+    def remove_container(self, key: str, *, is_over: bool = True) -> None:
+        """Remove the container of an execution, if it may have one."""
+        if (image := _ready(os.path.join(self.root, "stage", key)).get("image")) is not None:
+            remove_container(image, name_of(root.identity(self.root), key), is_over=is_over)
+
     def remove(self, key: str) -> None:
-        """Take away all that was staged for an execution that is over; with its links, resources may go as well."""
+        """Take away all that was staged for an execution that is over; with its links, resources may go as well.
+
+        Its container first, if it has one: the folder says that there may be one, also to the next agent.
+        """
+        self.remove_container(key)
         to_trash(self.root, os.path.join(self.root, "exec", key, "resource"))
         to_trash(self.root, os.path.join(self.root, "stage", key))
         empty_trash(self.root)
+
+
+def _ready(home: str) -> Outcome:
+    """What the keeper is told of an execution that has been staged."""
+    try:
+        with open(os.path.join(home, "ready"), encoding="ascii") as file:
+            image = json.loads(file.read() or "null")
+    except (OSError, ValueError):
+        image = None
+    return {"ok": True} if image is None else {"ok": True, "image": image}
+
+
+def _led_to(folder: str) -> Iterator[str]:
+    """Where the links in a folder lead to: a container has to see that, too."""
+    for top, folders, names in os.walk(folder):
+        for name in (*folders, *names):
+            path = os.path.join(top, name)
+            if os.path.islink(path):
+                yield os.path.realpath(path)
 
 
 def _look_at_output(ask: dict[str, Any], settings: Settings) -> Outcome | None:
@@ -326,4 +365,10 @@ def _move(source: str, folder: str) -> None:
 
 def _failed(error: FetchError | OSError) -> Outcome:
     typed = error if isinstance(error, FetchError) else of_os_error(error, str(error.filename or "its data"), "get")
-    return {"ok": False, "why": "stage_in", "error": type(typed).__name__, "note": str(typed)}
+    return {
+        "ok": False,
+        "why": "stage_in",
+        "error": type(typed).__name__,
+        "note": str(typed),
+        **getattr(typed, "more", {}),
+    }

@@ -6,6 +6,7 @@ execution; who waits for a resource that another one is bringing takes none of t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from scitq.remote.agent import collect, root
 from scitq.remote.agent.orders import key_of
+from scitq.remote.agent.registries import Registries
 from scitq.remote.agent.remotes import BadRemotes, Remotes
 
 if TYPE_CHECKING:
@@ -51,6 +53,10 @@ class Job:
         """Whether nobody wants it any more."""
         self.stop: Callable[[], None] = lambda: None
         """Ends what it transfers; safe to call at any time."""
+        self.waits = 0
+        """How often it has waited because a registry asked to."""
+        self.say: Callable[[str], None] = lambda text: None
+        """Tells its user something, from any thread."""
         self.sizes: dict[str, tuple[int, int | None]] = {}
         """Bytes that have come and are to come, by address."""
 
@@ -73,6 +79,7 @@ class Staging:
         self.agent = agent
         self.root = agent.folder
         self.remotes = Remotes(agent.folder)
+        self.registries = Registries(agent.folder)
         self.jobs: dict[str, Job] = {}
         self.limited: dict[str, Job] = {}
         """Of these, the ones whose time is limited and not over: few, and looked at in each round."""
@@ -104,12 +111,20 @@ class Staging:
             job = self.jobs.get(key_of(ask["id"]))
             if job is None:
                 job = self.jobs[key_of(ask["id"])] = Job(ask)
+                job.say = self._sayer(job)
                 self.ready.append(job)
                 if job.left_s is not None:
                     self.limited[job.key] = job
             elif job.told is not None:
                 self._tell(job, job.told)
         self._begin()
+
+    def _sayer(self, job: Job) -> Callable[[str], None]:
+        def say(text: str) -> None:
+            note = {"note": {"id": job.id, "text": text}}
+            self.agent.later(lambda: self.agent.keeper.tell(note))
+
+        return say
 
     def over(self, keys: list[str]) -> None:
         """These need what was staged no more: they ended, or will never start."""
@@ -133,6 +148,14 @@ class Staging:
         self._begin()
         self.agent.folders.remotes_came()
 
+    def take_registries(self, said: Any) -> None:
+        """The driver's word about registries; BadRemotes when it makes no sense."""
+        try:
+            self.registries.take(said)
+        except OSError as error:
+            raise BadRemotes(f"registries: cannot be stored: {error.strerror}") from None
+        self._begin()
+
     # The work.
 
     def _begin(self) -> None:
@@ -142,7 +165,7 @@ class Staging:
             job = self.ready.popleft()
             if job.is_dropped or job.told is not None:
                 continue
-            if not self.remotes.has(job.ask.get("remotes") or []):
+            if not (self.remotes.has(job.ask.get("remotes") or []) and self.registries.has(job.ask)):
                 waiting.append(job)
                 continue
             job.is_active, job.parked = True, None
@@ -159,7 +182,7 @@ class Staging:
                 from scitq.remote.agent.stagein import Site
 
                 wanted = [text for job in list(self.jobs.values()) for text in job.ask.get("resource") or []]
-                self._site = Site(self.root, self.remotes, self._woken, self._held, wanted)
+                self._site = Site(self.root, self.remotes, self.registries, self._woken, self._held, wanted)
             return self._site
 
     def _work(self, job: Job) -> None:
@@ -288,7 +311,18 @@ class Staging:
             job.stop()
         with self.idle:
             self.idle.wait_for(lambda: not self.active, END_S)
+        self._remove_containers()
         self.remotes.forget()
+        self.registries.forget()
+
+    def _remove_containers(self) -> None:
+        """The keeper has ended, too: none of those that have ended themselves is left for nobody."""
+        until = time.monotonic() + END_S
+        site = self._site
+        for key in os.listdir(os.path.join(self.root, "stage")) if site is not None else ():
+            if site is not None and time.monotonic() < until:
+                with contextlib.suppress(Exception):  # the next agent tries again
+                    site.remove_container(key, is_over=False)
 
 
 def _identity(key: str) -> int | str:

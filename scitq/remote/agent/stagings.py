@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from scitq.remote.agent.channel import Channel
     from scitq.remote.agent.tasks import Tasks
 
-_ASKED = ("input", "resource", "output", "owner", "overwrite", "skip", "stage_timeout", "remotes")
+_ASKED = ("input", "resource", "output", "owner", "overwrite", "skip", "stage_timeout", "remotes",
+          "image", "options", "registry", "login", "engine")  # fmt: skip
 _WHY = ("stage_in", "stage_timeout")
 
 
@@ -57,7 +58,7 @@ class Stagings:
                 self.tasks.journal.add(json.dumps({"k": "stage", "id": order.id, "at": round(time.time(), 3)}))
             self._say(channels, {"stage": [_question(order) for order in asks]})
             self._asks.clear()
-        if self._over:
+        if self._over and not self.tasks.is_urgent:  # a container may go when its end is written down, not before
             self._say(channels, {"over": self._over})
             self._over = []
 
@@ -84,12 +85,14 @@ class Stagings:
         if not said["ok"]:
             why = said["why"] if said.get("why") in _WHY else "stage_in"
             del tasks.queue[key]
-            tasks.never_ran(order.id, key, why, None, said.get("note"), {"error": said.get("error")})
+            more: dict[str, Any] = {name: said[name] for name in ("error", "final") if name in said}
+            tasks.never_ran(order.id, key, why, None, said.get("note"), more)
         elif said.get("exists"):
             del tasks.queue[key]
             tasks.never_ran(order.id, key, "exists", 0, None, {"to": said.get("to"), "files": said.get("files")})
         else:
             del self.open[key]
+            order.image = said.get("image")
             tasks.waiting.append(key)
 
     def note(self, said: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from scitq.remote.agent import processes
+from scitq.remote.agent import containers, processes
 from scitq.remote.agent.cgroups import Box
 from scitq.remote.agent.orders import CAP_BYTES, GRACE_S, HOME, key_of
 from scitq.remote.agent.slots import Slot
@@ -15,8 +15,31 @@ class Task:
     """A started execution and the slot it runs in."""
 
     __slots__ = (
-        "at", "b", "box", "cap", "deliver", "ecut", "grace", "home", "id", "is_adopted", "is_staged", "key", "kill_at", "m", "ocut", "pid",
-        "pidfd", "slot", "slots", "suspended_at", "terminated", "timeout", "why",
+        "again",
+        "at",
+        "b",
+        "box",
+        "cap",
+        "deliver",
+        "ecut",
+        "grace",
+        "home",
+        "id",
+        "image",
+        "is_adopted",
+        "is_staged",
+        "key",
+        "kill_at",
+        "m",
+        "ocut",
+        "pid",
+        "pidfd",
+        "slot",
+        "slots",
+        "suspended_at",
+        "terminated",
+        "timeout",
+        "why",
     )  # fmt: skip
 
     def __init__(self, facts: dict[str, Any], slot: Slot) -> None:
@@ -44,6 +67,10 @@ class Task:
         box = facts.get("box")
         self.box = None if box is None else Box(box)
         """The control group that limits it, if any."""
+        self.image: dict[str, Any] | None = facts.get("image")
+        """What its container is made of, and by which engine, if it has one."""
+        self.again = 0
+        """How often another process has taken the place of the one that stood for its container."""
         self.terminated = False
         self.suspended_at: float | None = None
         """Since when it is stopped (SIGSTOP) on request."""
@@ -64,7 +91,7 @@ class Task:
             known |= self.home
         if self.box is not None:
             known["box"] = self.box.folders
-        for name in ("timeout", "deliver", "why"):
+        for name in ("timeout", "deliver", "why", "image"):
             if getattr(self, name) is not None:
                 known[name] = getattr(self, name)
         return known
@@ -82,6 +109,16 @@ class Task:
             return {"deliver": home["failed"], "failed": True}
         more: dict[str, Any] = {name: home[name] for name in ("owner", "remotes") if name in home}
         return {"output": home["failed"], **more, "failed": True}
+
+    @property
+    def is_before_boot(self) -> bool:
+        """Whether it was started before this machine was, so that nothing of it can run any more."""
+        return self.pid == -1
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether it runs in a container that is not among our own processes."""
+        return containers.is_apart(self.image)
 
     def is_alive(self, journal: str) -> bool:
         """Whether its process is there, and really its. Our own child keeps its number until we have reaped it."""

@@ -12,14 +12,14 @@ import time
 from collections import deque
 from typing import Any
 
-from scitq.remote.agent import lines, machine, processes, root
+from scitq.remote.agent import containers, lines, machine, processes, root
 from scitq.remote.agent.endings import Endings
 from scitq.remote.agent.journal import Journal
 from scitq.remote.agent.limits import Limits
 from scitq.remote.agent.lines import Exit
 from scitq.remote.agent.orders import Order, key_of
 from scitq.remote.agent.slots import Slot, has_output
-from scitq.remote.agent.spawn import CannotSpawn, NoRoom, Spawner, environment, own_base
+from scitq.remote.agent.spawn import RESET, CannotSpawn, NoRoom, Spawner, environment, own_base
 from scitq.remote.agent.stagings import Stagings
 from scitq.remote.agent.task import Task
 
@@ -59,7 +59,8 @@ class Tasks:
         self.reserved: dict[int, Slot] = {}
         """Slots taken for orders that are about to start."""
         self.pause_until = 0.0
-        self.spawner = Spawner()
+        self.identity = root.identity(folder)
+        self.spawner = Spawner(self.identity)
         self.base = own_base()
         self.cpus = machine.cpus()
         self.endings = Endings(self)
@@ -136,7 +137,7 @@ class Tasks:
         ready = [(order, slot) for order, slot in batch if self._is_prepared(order, slot)]
         at, b, m = time.time(), processes.boot_time(), time.monotonic()
         for order, slot in ready:
-            if order.limit is not None:
+            if order.limit is not None and not containers.is_apart(order.image):
                 order.box = self.limits.box(order.key, order.limit)
             journal.add(lines.start_line(order, slot.number, at, b, m))
         if not journal.flush():
@@ -170,6 +171,7 @@ class Tasks:
         task = Task({"id": order.id, "at": at, "b": processes.boot_time(), "m": m}, slot)
         task.timeout, task.grace, task.cap, task.deliver = order.timeout, order.grace, order.cap, order.deliver
         task.slots, task.is_staged, task.home = order.slots, order.is_staged, order.home
+        task.image = order.image
         cpu = max(1, self.cpus // max(1, self.slots))
         if order.box is not None:
             task.box = order.box
@@ -238,13 +240,40 @@ class Tasks:
         if self.limits.full:
             self.limits.retry()
         for task, status, usage in found:
-            if os.WIFSIGNALED(status):
+            if task.is_apart:
+                self.container_over(task)
+            elif os.WIFSIGNALED(status):
                 self._finish(task, Exit(None, os.WTERMSIG(status), task.why, None, usage))
             else:
                 self._finish(task, Exit(os.WEXITSTATUS(status), None, task.why, None, usage))
 
+    def container_over(self, task: Task) -> None:
+        """The process that stood for a container is gone: as it was told to, or killed. Then another one goes on."""
+        said = containers.ending(task.key)
+        if said is not None:
+            end = Exit(said["code"], said.get("sig"), task.why or said["why"], said["note"], None)
+            end.error = said.get("error")
+            self._finish(task, end)
+            return
+        if task.again < containers.AGAIN and not task.slot.is_given and task.image is not None:
+            task.again += 1
+            plan = containers.adoption(task.key, task.image, self.identity, task.cap)
+            try:
+                task.pid = containers.spawn(plan, task.key, self.journal.id, task.slot, RESET)
+            except OSError as error:
+                root.say(self.folder, "keeper", f"execution {task.key}: cannot go on with its container: {error}")
+            else:
+                task.b, task.is_adopted, task.pidfd = processes.boot_time(), False, -1
+                self.running[task.key] = self.pids[task.pid] = task
+                self.journal.add(lines.pid_line(task))
+                return
+        self._finish(task, Exit(None, None, "unknown", "what stood for its container was killed too often", None))
+
     def lost(self, task: Task) -> None:
         """An adopted process is gone, and nobody saw how it ended."""
+        if task.is_apart and not task.is_before_boot:
+            self.container_over(task)
+            return
         ending = f"; it was being ended ({task.why})" if task.why else ""
         note = f"the keeper was killed; how it ended was not seen{ending}"
         self._finish(task, Exit(None, None, "unknown", note, None))
@@ -258,7 +287,9 @@ class Tasks:
             end.run = max(0.0, now - task.m)
         if task.box is not None:
             self._judge(task, end)
-        is_alone = not has_run or not self.endings.leftovers.of(task, self.pids.keys(), self.running.keys())
+        is_alone = (
+            not has_run or task.is_apart or not self.endings.leftovers.of(task, self.pids.keys(), self.running.keys())
+        )
         end.is_left = task.key in self.endings.leftovers.groups
         is_whole = self._read_streams(task, end)
         end.is_kept = not (is_alone and is_whole) or slot.is_given

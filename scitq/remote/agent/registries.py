@@ -1,0 +1,115 @@
+"""The logins of image registries that the driver has told: a private file in memory, gone when the agent ends for good.
+
+The file is a config.json as docker and podman read it, and holds what the driver sent: the registries that this
+worker's executions name. The driver's word is `{"config": {"host:port": {"auth": BASE64}}, "insecure": ["host:port"]}`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from typing import Any
+
+from scitq.remote.agent.remotes import BadRemotes, is_private, make_folder, places
+
+NAME = "config.json"
+
+
+class Registries:
+    """Logins, and what may be talked to without TLS."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self.folder: str | None = None
+        self.auths: dict[str, dict[str, str]] = {}
+        self.insecure: set[str] = set()
+        self._read()
+
+    def take(self, said: Any) -> None:
+        """Add what one command says, and have the file hold it before this returns."""
+        config = said.get("config", {}) if isinstance(said, dict) else None
+        insecure = said.get("insecure", []) if isinstance(said, dict) else None
+        if not isinstance(config, dict) or not isinstance(insecure, list):
+            raise BadRemotes(
+                "registries needs an object with config: an object of logins, and insecure: a list of hosts"
+            )
+        for host, login in config.items():
+            if (
+                not isinstance(login, dict)
+                or not isinstance(login.get("auth"), str)
+                or _taken_apart(login["auth"]) is None
+            ):
+                raise BadRemotes(f"registries: the login of {host} is none")
+        self.auths.update({host: {"auth": login["auth"]} for host, login in config.items()})
+        self.insecure.update(str(host) for host in insecure)
+        if config or insecure:
+            self._write()
+
+    def has(self, ask: dict[str, Any]) -> bool:
+        """Whether what an execution waits for is known."""
+        return not ask.get("login") or _hosts(ask.get("registry")) & self.auths.keys() != set()
+
+    def login(self, registry: str | None) -> tuple[str, str, str] | None:
+        """(host, user, password) for a registry."""
+        for host in _hosts(registry):
+            if host in self.auths and (found := _taken_apart(self.auths[host]["auth"])) is not None:
+                return (host, *found)
+        return None
+
+    @property
+    def path(self) -> str | None:
+        """The file, once there is one."""
+        return None if self.folder is None else os.path.join(self.folder, NAME)
+
+    def forget(self) -> None:
+        """Leave nothing behind."""
+        if self.folder is None:
+            return
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.join(self.folder, NAME))
+        if self.folder != self._root:
+            with contextlib.suppress(OSError):
+                os.rmdir(self.folder)
+        self.folder = None
+
+    def _write(self) -> None:
+        if self.folder is None:
+            self.folder = make_folder(self._root)
+        path = os.path.join(self.folder, NAME)
+        handle = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            os.fchmod(handle, 0o600)
+            json.dump({"auths": self.auths, "scitq-insecure": sorted(self.insecure)}, file)
+        os.rename(f"{path}.new", path)
+
+    def _read(self) -> None:
+        """What an agent that was killed here has left."""
+        for folder in places(self._root):
+            if not is_private(folder):
+                continue
+            with contextlib.suppress(OSError, ValueError), open(os.path.join(folder, NAME), encoding="utf-8") as file:
+                said = json.load(file)
+                self.auths.update(said["auths"])
+                self.insecure.update(said["scitq-insecure"])
+                self.folder = folder
+
+
+def _hosts(registry: str | None) -> set[str]:
+    """The names under which a registry's login may be kept."""
+    if registry in (None, ""):
+        return set()
+    if registry in ("docker.io", "index.docker.io"):
+        return {"docker.io", "index.docker.io", "https://index.docker.io/v1/"}
+    return {str(registry)}
+
+
+def _taken_apart(auth: str) -> tuple[str, str] | None:
+    import base64  # for agents that have to do with registries
+    import binascii
+
+    try:
+        user, colon, password = base64.b64decode(auth, validate=True).decode("utf-8").partition(":")
+    except (binascii.Error, UnicodeDecodeError, ValueError):
+        return None
+    return (user, password) if colon else None

@@ -1,0 +1,116 @@
+"""Executions in containers of a real Docker daemon, through the real agent."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.containers import IMAGE, Dockerd
+from tests.remote.client import Driver
+
+pytestmark = pytest.mark.servers
+
+
+def test_a_program_runs_in_its_image(dockerd: Dockerd, driver: Driver) -> None:
+    line = driver.run(1, "cat", "/etc/passwd", image=IMAGE)
+
+    assert (line["code"], line["why"], line["o"]) == (0, None, "root:x:0:0::/:/bin/sh\n")
+
+
+def test_a_script_and_its_places(dockerd: Dockerd, driver: Driver, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a b").write_text("an input\n")
+    text = 'cat "$INPUT/a b"; echo $OUTPUT $TEMP $RESOURCE $CPU $MEMORY $MINE $SCITQ_TASK; echo made > $OUTPUT/made; echo x > $TEMP/x'
+    line = driver.script(
+        1, text, shell="sh", image=IMAGE, input=[str(tmp_path / "data" / "a b")], env={"MINE": "two\nlines  'and \"quotes"},
+        cpu=3, memory=64_000_000, deliver=str(tmp_path / "home"),
+    )  # fmt: skip
+
+    assert (line["code"], line["e"]) == (0, "")
+    assert line["o"] == "an input\n/output /temp /resource 3 64000000 two lines 'and \"quotes 1\n"
+    driver.seen("collected", 1)
+    assert (tmp_path / "home" / "made").read_text() == "made\n"
+    assert (tmp_path / "home" / "made").stat().st_uid == os.getuid()
+
+
+def test_the_image_is_told_at_the_start_and_at_the_end(dockerd: Dockerd, driver: Driver) -> None:
+    line = driver.run(1, "true", image=IMAGE)
+
+    identity = dockerd.said("image", "inspect", "--format", "{{.Id}}", IMAGE)
+    assert line["image"] == {"engine": "docker", "id": identity, "digest": None}
+    assert driver.seen("start", 1)["image"]["id"] == identity
+
+
+@pytest.mark.parametrize("code", [1, 3, 125, 127, 137, 255])
+def test_its_exit_code_is_the_containers(dockerd: Dockerd, driver: Driver, code: int) -> None:
+    line = driver.script(1, f"printf out; printf err >&2; exit {code}", image=IMAGE)
+
+    assert (line["code"], line["why"], line["o"], line["e"]) == (code, None, "out", "err")
+
+
+def test_streams_keep_every_byte(dockerd: Dockerd, driver: Driver) -> None:
+    text = "seq 1 200000; printf 'no end\\377\\000' ; seq 1 1000 >&2"
+    driver.script(1, text, image=IMAGE)
+
+    assert driver.output(1) == b"".join(b"%d\n" % n for n in range(1, 200001)) + b"no end\xff\0"
+    assert driver.output(1, "err") == b"".join(b"%d\n" % n for n in range(1, 1001))
+
+
+def test_a_program_that_the_image_does_not_have(dockerd: Dockerd, driver: Driver) -> None:
+    line = driver.run(1, "no-such-program", image=IMAGE)
+
+    assert (line["code"], line["why"]) == (127, "spawn")
+    assert "no-such-program" in line["note"]
+
+
+def test_an_option_that_the_engine_does_not_know(dockerd: Dockerd, driver: Driver) -> None:
+    line = driver.run(1, "true", image=IMAGE, options=["--no-such-option"])
+
+    assert (line["code"], line["why"], line["note"]) == (125, "spawn", "docker: unknown flag: --no-such-option")
+
+
+def test_nothing_is_privileged_unless_it_is_asked_for(dockerd: Dockerd, driver: Driver) -> None:
+    look = ["grep", "NoNewPrivs", "/proc/self/status"]
+
+    assert driver.run(1, *look, image=IMAGE)["o"] == "NoNewPrivs:\t1\n"
+    assert (
+        driver.run(2, *look, image=IMAGE, options=["--security-opt", "no-new-privileges=false"])["o"]
+        == "NoNewPrivs:\t0\n"
+    )
+
+
+def test_cancel_ends_it_with_term(dockerd: Dockerd, driver: Driver) -> None:
+    driver.say(
+        {
+            "order": 1,
+            "task": 1,
+            "script": "trap 'echo bye; exit 9' TERM; echo on; while :; do sleep 0.05; done",
+            "image": IMAGE,
+        }
+    )
+    while driver.ask("GET", "/output/1/out?wait=10").body != b"on\n":
+        pass
+    driver.say({"cancel": 1})
+
+    line = driver.exit_of(1)
+    assert (line["why"], line["code"], line["o"]) == ("cancel", 9, "on\nbye\n")
+
+
+def test_who_does_not_hear_term_is_killed_after_the_grace(dockerd: Dockerd, driver: Driver) -> None:
+    driver.say(
+        {
+            "order": 1,
+            "task": 1,
+            "script": "trap '' TERM; echo on; while :; do sleep 0.05; done",
+            "image": IMAGE,
+            "grace": 0.2,
+        }
+    )
+    while driver.ask("GET", "/output/1/out?wait=10").body != b"on\n":
+        pass
+    driver.say({"cancel": 1})
+
+    line = driver.exit_of(1)
+    assert (line["why"], line["code"]) == ("cancel", 137)
