@@ -31,7 +31,7 @@ from scitq.errors import (
 )
 from scitq.events import EventKind
 from scitq.news import SHOWN_AFTER_S, apply, show_running
-from scitq.placement import could_ever, free, place, total
+from scitq.placement import choosy, could_ever, free, place, total
 from scitq.registries import Registries
 from scitq.registries import keys as registry_of
 from scitq.remote import local
@@ -410,9 +410,8 @@ class Driver:
         room = sum(capacity.slots + capacity.queue for capacity in capacities.values())
         if room:
             # With several workers more are read than fit, so that tasks bound to a full batch do not hide those behind them.
-            for order in executions.begin(
-                db, now, place(listing.pending(db, room + 1000 if len(known) > 1 else room), capacities)
-            ):
+            waiting = listing.pending(db, room + 1000 if len(known) > 1 else room)
+            for order in executions.begin(db, now, place(choosy(waiting, known), capacities)):
                 plans[order.worker].commands.append(self._order(db, order))
         return plans, True
 

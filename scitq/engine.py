@@ -162,8 +162,10 @@ class Engine:
         batch: str | None = None,
         shell: bool | str | None = None,
         requires: Requirement = (),
-        retry: int | None = None,
+        retry: int | Mapping[str, Any] | None = None,
         retry_delay: float | None = None,
+        retry_memory: float | None = None,
+        retry_timeout: float | None = None,
         run_timeout: float | None = None,
         priority: int | None = None,
         env: Mapping[str, str] | None = None,
@@ -188,7 +190,11 @@ class Engine:
         `command` is a string (split into words, no shell runs), a list of words, or with `shell=True` (or the name of a shell)
         a script of any length. `requires` are tasks (handles, numbers, names, or lists of them) that must succeed first.
         `retry` (0) is the number of further tries after a failure, the first after `retry_delay` (1) seconds, each later one
-        after twice the wait. `run_timeout` is in seconds. A higher `priority` (0) goes first. `env` is added to the task's
+        after twice the wait; or such numbers by cause: `{"timed_out": 2, "exit": [1, 137], "any": 1}` (causes are `exit`,
+        `timed_out`, `out_of_memory`, `stage_in`, `collect`, `any` other; `exit` has a number, or codes that are tried again
+        once each, or `{137: 3}`). An execution that was lost or evicted costs none. A try after one that ran `out_of_memory`
+        gets `retry_memory` (2.0, say) times its `memory`, at most what the largest worker has; after one that `timed_out`,
+        `retry_timeout` times its limit. `run_timeout` is in seconds. A higher `priority` (0) goes first. `env` is added to the task's
         environment. `tags` are for you to search by. What is not given is taken from the batch's defaults (`set_batch`).
         On this machine's worker the command runs in the folder from which it was submitted.
 
@@ -213,7 +219,8 @@ class Engine:
         """
         given = {
             "command": command, "name": name, "batch": batch, "shell": shell, "requires": requires, "retry": retry,
-            "retry_delay": retry_delay, "run_timeout": run_timeout, "priority": priority, "env": env, "tags": tags,
+            "retry_delay": retry_delay, "retry_memory": retry_memory, "retry_timeout": retry_timeout,
+            "run_timeout": run_timeout, "priority": priority, "env": env, "tags": tags,
             "input": input, "resource": resource, "output": output, "overwrite": overwrite, "keep_failed": keep_failed,
             "skip_if_exists": skip_if_exists, "stage_in_timeout": stage_in_timeout, "download_timeout": download_timeout,
             "container": container, "container_options": container_options, "use_cache": use_cache,

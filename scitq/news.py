@@ -128,6 +128,8 @@ def _exited(db: apsw.Connection, now: int, plan: Plan, fields: Mapping[str, Any]
         read_bytes=fields.get("read", 0) if "u" in fields else None,
         written_bytes=fields.get("written", 0) if "u" in fields else None,
         manifest=_manifest(fields) if "to" in fields else None,
+        trouble=fields.get("error"),
+        is_final=bool(fields.get("final")),
     )
     ended = executions.exited(db, now, end)
     if end.run_s is not None and end.why is None:

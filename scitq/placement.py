@@ -130,7 +130,7 @@ def place(tasks: Iterable[PendingTask], free: Mapping[WorkerId, Capacity]) -> li
     plain: dict[int, _Ranking] = {}
     assignments = []
     for task in tasks:
-        if task.need is None:  # nearly all, and there may be many
+        if task.need is None and not task.avoid:  # nearly all, and there may be many
             if task.batch not in plain:
                 plain[task.batch] = _Ranking([room for room in rooms if room.serves(task.batch)])
             best = plain[task.batch].best()
@@ -139,17 +139,30 @@ def place(tasks: Iterable[PendingTask], free: Mapping[WorkerId, Capacity]) -> li
             if not any(room.slots + room.queue > 0 and not room.is_reserved for room in rooms):
                 break
             continue
-        candidates = [room for room in rooms if room.serves(task.batch)]
+        candidates = [room for room in rooms if room.serves(task.batch) and room.worker not in task.avoid]
         able = [room for room in candidates if room.fits(task.need)]
         if able:
             assignments.append(min(able, key=_Room.rank).take(task))
-        elif task.need.occupies:
+        elif task.need is not None and task.need.occupies:
             larger = [room for room in candidates if not room.is_reserved and could_ever(task.need, room.total)]
             if larger:
                 min(larger, key=_Room.rank).is_reserved = True
         if not any(room.slots + room.queue > 0 and not room.is_reserved for room in rooms):
             break
     return assignments
+
+
+def choosy(tasks: Iterable[PendingTask], known: Mapping[WorkerId, WorkerRow]) -> list[PendingTask]:
+    """The tasks; those that avoid workers do so only where another one that is ready could take them."""
+    return [task if not task.avoid or has_choice(task, known.values()) else task._replace(avoid=()) for task in tasks]
+
+
+def has_choice(task: PendingTask, known: Iterable[WorkerRow]) -> bool:
+    """Whether some worker that a task does not avoid is ready, and could take it."""
+    return any(
+        row.state is WorkerState.READY and row.id not in task.avoid and could_ever(task.need or Need(), total(row))
+        for row in known
+    )
 
 
 def free(

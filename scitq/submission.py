@@ -16,10 +16,13 @@ _NOT_YET = {"use_cache": "stage 4 (cache)"}
 # What `Engine.set_batch` may set.
 BATCH_SETTINGS = (
     "shell", "retry", "retry_delay", "run_timeout", "priority", "env", "tags", "cpus", "memory", "gpus", "input", "resource",
-    "overwrite", "keep_failed", "skip_if_exists", "stage_in_timeout", "container", "container_options",
+    "overwrite", "keep_failed", "skip_if_exists", "stage_in_timeout", "container", "container_options", "retry_memory",
+    "retry_timeout",
 )  # fmt: skip
 # What an edit takes away by saying None.
-CLEARED_BY_NONE = ("run_timeout", "output", "stage_in_timeout", "container")
+CLEARED_BY_NONE = ("run_timeout", "output", "stage_in_timeout", "container", "retry_memory", "retry_timeout")
+# What `retry=` may limit.
+CAUSES = ("exit", "timed_out", "out_of_memory", "stage_in", "collect", "any")
 NO_CONTAINER = "container_options= are for a container: give container= too."
 # Version 1's names, and ours.
 V1_NAMES = {"download_timeout": "stage_in_timeout", "required_tasks": "requires"}
@@ -51,6 +54,37 @@ def whole(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 31:
         raise BadInput(f"{name} must be a whole number of 0 or more, not {value!r}.")
     return value
+
+
+def _retry(name: str, value: Any) -> int | dict[str, Any]:
+    """A number of further tries, or such numbers by cause. Codes become texts, as the file will have them."""
+    if not isinstance(value, Mapping):
+        return whole(name, value)
+    found: dict[str, Any] = {}
+    for cause, limit in value.items():
+        if cause not in CAUSES:
+            raise BadInput(f"{name}: {cause!r} is no cause of a failure (there are {', '.join(CAUSES)}).")
+        if cause == "exit" and isinstance(limit, Mapping):
+            found[cause] = {str(_code(name, code)): whole(f"{name} after exit {code}", n) for code, n in limit.items()}
+        elif cause == "exit" and isinstance(limit, list | tuple | set | frozenset | range):
+            found[cause] = [_code(name, code) for code in limit]
+        else:
+            found[cause] = whole(f"{name} after {cause}", limit)
+    return found or 0
+
+
+def _code(name: str, code: Any) -> int:
+    code = int(code) if isinstance(code, str) and code.isdecimal() else code
+    if isinstance(code, bool) or not isinstance(code, int) or not 1 <= code <= 255:
+        raise BadInput(f"{name}: an exit code of a failure is a number from 1 to 255, not {code!r}.")
+    return code
+
+
+def _factor(name: str, value: Any) -> float:
+    """By how much something grows from try to try."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 1 < value <= 1000:
+        raise BadInput(f"{name} must be a factor above 1, such as 2.0, not {value!r}.")
+    return float(value)
 
 
 def priority_of(value: Any) -> int:
@@ -147,7 +181,9 @@ def memory_bytes(name: str, value: Any) -> int:
 
 
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
-    "retry": whole,
+    "retry": _retry,
+    "retry_memory": _factor,
+    "retry_timeout": _factor,
     "retry_delay": _seconds,
     "run_timeout": _limit,
     "env": _environment,

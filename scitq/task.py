@@ -6,9 +6,10 @@ The live handle that users hold is `scitq.handle.Task`.
 
 from __future__ import annotations
 
+import json
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, NewType
 
 from scitq.container import ALL_GPUS, gpus_asked
@@ -32,13 +33,14 @@ class Spec:
     `command` is a string (split like a shell would, no shell runs), a list (taken as it is), or, with `shell`, a script.
     Times are seconds, `memory` is in bytes. `python` is the minor version (`3.12`) that a call of a function needs.
     `input` and `resource` are addresses as text (`task://12/sub` is what task 12 left there), `output` is one or None.
-    `container` is the name of an image, `container_options` are words for its engine.
+    `container` is the name of an image, `container_options` are words for its engine. `retry` is a number of further tries, or
+    such numbers by cause (see `verdict.limit_of`); `retry_memory` and `retry_timeout` are by how much those get more.
     """
 
     command: str | list[str]
     shell: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
-    retry: int = 0
+    retry: int | Mapping[str, Any] = 0
     retry_delay: float = RETRY_DELAY_S
     run_timeout: float | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -55,6 +57,8 @@ class Spec:
     stage_in_timeout: float | None = None
     container: str | None = None
     container_options: Sequence[str] = ()
+    retry_memory: float | None = None
+    retry_timeout: float | None = None
 
     @property
     def has_data(self) -> bool:
@@ -70,6 +74,20 @@ class Spec:
         need = Need(self.cpus, self.memory, gpus, self.python)
         return need if self.cpus or self.memory or gpus or self.python else None
 
+    def retries(self) -> str:
+        """How many further tries it may have, for people: `3`, or `timed_out 2, exit 137 1`; empty for none."""
+        if isinstance(self.retry, int):
+            return str(self.retry or "")
+        parts = []
+        for cause, limit in self.retry.items():
+            if isinstance(limit, Mapping):
+                parts += [f"{cause} {code} {count}" for code, count in limit.items()]
+            elif isinstance(limit, list | tuple):
+                parts += [f"{cause} {code} 1" for code in limit]
+            else:
+                parts.append(f"{cause} {limit}")
+        return ", ".join(parts)
+
     def argv(self) -> list[str]:
         """The words to execute; only for tasks without `shell`."""
         if isinstance(self.command, list):
@@ -81,6 +99,57 @@ class Spec:
         if isinstance(self.command, list):
             return shlex.join(self.command)
         return " ⏎ ".join(part.strip() for part in self.command.strip().splitlines())
+
+
+@dataclass(frozen=True)
+class Raised:
+    """What earlier tries of a task changed for the later ones.
+
+    `memory` (bytes) and limits of time in the place of those that were asked for, `avoid`: workers (by number) that made it
+    fail, `used`: retries by the name of their limit, `image`: the bits that its first try ran, so that all run the same.
+    """
+
+    memory: int | None = None
+    run_timeout: float | None = None
+    stage_in_timeout: float | None = None
+    avoid: tuple[int, ...] = ()
+    used: Mapping[str, int] = field(default_factory=dict)
+    image: str | None = None
+
+    def applied(self, spec: Spec) -> Spec:
+        """What the next try gets."""
+        now: dict[str, Any] = {
+            name: value
+            for name in ("memory", "run_timeout", "stage_in_timeout")
+            if (value := getattr(self, name)) is not None
+        }
+        if self.image is not None and spec.container is not None:
+            now["container"] = self.image
+        return replace(spec, **now) if now else spec
+
+    def without(self, edited: Iterable[str]) -> Raised:
+        """What is left of it once these arguments of the task have been edited."""
+        gone = {"image" if name == "container" else name for name in edited} & {
+            "memory",
+            "run_timeout",
+            "stage_in_timeout",
+            "image",
+        }
+        none: dict[str, Any] = dict.fromkeys(gone)
+        return replace(self, **none) if gone else self
+
+    def text(self) -> str | None:
+        """Its stored form; None for nothing."""
+        found = {name: value for name, value in self.__dict__.items() if value}
+        return json.dumps(found, separators=(",", ":")) if found else None
+
+
+def raised_of(text: str | None) -> Raised:
+    """What `Raised.text` stored."""
+    if text is None:
+        return Raised()
+    found = json.loads(text)
+    return Raised(**{**found, "avoid": tuple(found.get("avoid", ()))})
 
 
 @dataclass(frozen=True)
@@ -100,6 +169,7 @@ class TaskRow:
     changed_ms: int
     reason: str | None
     spec: Spec
+    raised: Raised = field(default_factory=Raised)
 
     @property
     def label(self) -> str:
@@ -195,12 +265,13 @@ class Need:
 
 
 class PendingTask(NamedTuple):
-    """What placement needs to know of a task that could run now."""
+    """What placement needs to know of a task that could run now. `avoid`: workers, by number, that made it fail."""
 
     id: TaskId
     batch: BatchId
     priority: int
     need: Need | None = None
+    avoid: tuple[int, ...] = ()
 
 
 class Assignment(NamedTuple):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from scitq.placement import has_choice
 from scitq.states import Halt, TaskState, Wanted, WorkerState
 from scitq.store import batches, executions, listing
-from scitq.task import ExecutionRow, TaskId, TaskRow
+from scitq.task import BatchId, ExecutionRow, PendingTask, TaskId, TaskRow
+from scitq.worker import WorkerRow
 
 if TYPE_CHECKING:
     from scitq.engine import Engine
@@ -76,7 +79,8 @@ def _queue(engine: Engine, row: TaskRow) -> str:
         last = executions.latest(db, row.id)
         cause = (last.cause if last else None) or "failed"
         wait_s = (row.not_before_ms - now) / 1000
-        return f"its last try {cause}; retry {row.tries} of {row.spec.retry} in {wait_s:.0f} s."
+        of = f" of {row.spec.retry}" if isinstance(row.spec.retry, int) else ""
+        return f"its last try {cause}; retry {row.tries}{of} in {wait_s:.0f} s{_with_more(row)}."
     halt = batches.all_of(db)[row.batch][0]
     if halt is not Halt.GO:
         return f"batch {row.batch} is {halt.word}. Let it go on: scitq batch go {row.batch}"
@@ -105,11 +109,37 @@ def _queue(engine: Engine, row: TaskRow) -> str:
     names = ", ".join(worker.name for worker in ready)
     if slots == 0:
         return f"the concurrency of {names} is 0. Raise it: scitq worker update {ready[0].name} --concurrency N"
+    if others := _others(row, ready):
+        return f"it waits for a place on {others}: {_avoided(row, known)} could not run it."
     if need is not None and need.occupies:
         return f"it waits until {need.describe()} are free on {names}."
     ahead = listing.ahead_of(db, row)
     before = "it is next" if ahead == 0 else f"{ahead} {'task is' if ahead == 1 else 'tasks are'} ahead of it"
     return f"{before}; {names} {'runs' if len(ready) == 1 else 'run'} {slots} at once."
+
+
+def _with_more(row: TaskRow) -> str:
+    """What the next try gets more of than was asked for."""
+    parts = []
+    if row.raised.memory is not None:
+        parts.append(f"{row.raised.memory / 1e9:.3g} GB of memory")
+    if row.raised.run_timeout is not None:
+        parts.append(f"{row.raised.run_timeout:g} s to run")
+    if row.raised.stage_in_timeout is not None:
+        parts.append(f"{row.raised.stage_in_timeout:g} s for its data")
+    return f", with {' and '.join(parts)}" if parts else ""
+
+
+def _others(row: TaskRow, ready: Sequence[WorkerRow]) -> str:
+    """The workers that are left for a task that avoids some; empty for one that avoids none, or has no choice."""
+    task = PendingTask(row.id, BatchId(0), 0, row.raised.applied(row.spec).need, row.raised.avoid)
+    if not row.raised.avoid or not has_choice(task, ready):
+        return ""
+    return ", ".join(worker.name for worker in ready if worker.id not in row.raised.avoid)
+
+
+def _avoided(row: TaskRow, known: Sequence[WorkerRow]) -> str:
+    return ", ".join(worker.name for worker in known if worker.id in row.raised.avoid) or "those before"
 
 
 def _full_disk(engine: Engine) -> str:

@@ -40,11 +40,12 @@ class Task:
     batch: str
     requires: set[int]
     priority: int = 0
-    retry: int = 0
+    retry: int | dict[str, int] = 0
     version: int = 0
     state: TaskState = TaskState.PENDING
     hold: bool = False
     tries: int = 0
+    used: dict[str, int] = field(default_factory=dict)
     delayed: bool = False
     execution: int | None = None
     wanted: Wanted = Wanted.RUN
@@ -136,7 +137,7 @@ class Model:
         *,
         batch: str = "default",
         requires: Iterable[int] = (),
-        retry: int | None = None,
+        retry: int | dict[str, int] | None = None,
         priority: int = 0,
         version: int = 0,
     ) -> None:
@@ -161,7 +162,7 @@ class Model:
         task = self._task(id)
         if task.state not in ENDED:
             raise Refused(f"{id} has not ended")
-        task.hold, task.tries, task.delayed = False, 0, False
+        task.hold, task.tries, task.used, task.delayed = False, 0, {}, False
         self._queue(task)
 
     def pause(self, id: int) -> None:
@@ -308,8 +309,8 @@ class Model:
             raise Refused(f"{id} is {task.state.word}: nothing to collect")
         task.state = TaskState.COLLECTING
 
-    def end(self, id: int, outcome: Outcome, *, delay: bool = True) -> None:
-        """The execution of a task ended."""
+    def end(self, id: int, outcome: Outcome, *, delay: bool = True, cause: str = "exit") -> None:
+        """The execution of a task ended; `cause` is that of a failure."""
         task = self._task(id)
         if task.state not in HELD_BY_WORKER or task.execution is None:
             raise Refused(f"{id} is {task.state.word}: nothing ends")
@@ -322,7 +323,7 @@ class Model:
             task.state = TaskState.SUCCEEDED
         elif stopped:
             task.state = TaskState.CANCELLED
-        elif is_failure and task.tries >= task.retry:
+        elif is_failure and not self._may_again(task, "timed_out" if outcome is Outcome.TIMED_OUT else cause):
             task.state = TaskState.FAILED
         else:
             task.tries += is_failure
@@ -331,6 +332,17 @@ class Model:
             return
         task.execution, task.wanted, task.edit = None, Wanted.RUN, None
         self.work_out()
+
+    @staticmethod
+    def _may_again(task: Task, cause: str) -> bool:
+        """Whether a try may follow this failure, which it then counts."""
+        if isinstance(task.retry, int):
+            return task.tries < task.retry
+        name = cause if cause in task.retry else "any"
+        if task.used.get(name, 0) >= task.retry.get(name, 0):
+            return False
+        task.used[name] = task.used.get(name, 0) + 1
+        return True
 
     def _is_lost_again(self, id: int, execution: int) -> bool:
         """An execution was lost like the one before it: then the next one waits a little."""
@@ -350,12 +362,28 @@ def differences(model: Model, db: apsw.Connection, *, delays: bool = True) -> li
           coalesce((select wanted from execution where execution.id = task.execution), 0),
           (select json_group_array(parent) from requirement where child = task.id),
           (select json_object('changes', json(data ->> '$.changes'), 'batch', data ->> '$.batch', 'priority', data ->> '$.priority')
-            from edit where edit.task = task.id), unmet, reason
+            from edit where edit.task = task.id), unmet, reason, raised
         from task join batch on batch.id = task.batch order by task.id""",
     )
     if (found := [row[0] for row in rows]) != sorted(model.tasks):
         return [f"the tasks are {found}, not {sorted(model.tasks)}"]
-    for id, state, batch, priority, tries, hold, execution, later, spec, wanted, parents, edit, unmet, reason in rows:
+    for (
+        id,
+        state,
+        batch,
+        priority,
+        tries,
+        hold,
+        execution,
+        later,
+        spec,
+        wanted,
+        parents,
+        edit,
+        unmet,
+        reason,
+        raised,
+    ) in rows:
         task = model.tasks[id]
         fields = json.loads(spec)
         says: dict[str, Any] = {
@@ -368,6 +396,7 @@ def differences(model: Model, db: apsw.Connection, *, delays: bool = True) -> li
             "execution": execution,
             "wanted": Wanted(wanted),
             "edit": edit is not None,
+            "used": json.loads(raised or "{}").get("used", {}),
         }
         if task.state not in (*ENDED,):
             says |= {"tries": tries, "hold": bool(hold)}

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scitq.placement import could_ever, place
+from scitq.placement import choosy, could_ever, place
+from scitq.states import WorkerState
 from scitq.task import Assignment, BatchId, Need, PendingTask, TaskId
-from scitq.worker import Capacity, WorkerId, window
+from scitq.worker import Capacity, WorkerId, WorkerRow, window
 
 
 def some_tasks(count: int, batch: int = 1) -> list[PendingTask]:
@@ -170,3 +171,41 @@ def test_a_call_goes_where_its_python_is() -> None:
     assert len(place([call, big(2, python="3.12"), big(3, python="3.12")], {WorkerId(1): own})) == 2
     plain = PendingTask(TaskId(4), BatchId(1), 0)
     assert place([call, plain], {WorkerId(1): other}) == [Assignment(TaskId(4), WorkerId(1))]
+
+
+def worker(id: int, state: WorkerState = WorkerState.READY, concurrency: int = 2, memory: int = 8) -> WorkerRow:
+    facts = {"cpus": 2, "memory": memory}
+    return WorkerRow(WorkerId(id), f"w{id}", "local", state, None, concurrency, None, facts, None, None, 0, 0, None)
+
+
+def placed(task: PendingTask, known: list[WorkerRow], busy: tuple[int, ...] = ()) -> list[int]:
+    """The worker that a task goes to, of these; `busy` ones are full now."""
+    free = {
+        row.id: Capacity(slots=2, concurrency=2, cpus=2, memory=row.memory, memory_total=row.memory)
+        for row in known
+        if row.state is WorkerState.READY and row.id not in busy
+    }
+    return [a.worker for a in place(choosy([task], {row.id: row for row in known}), free)]
+
+
+def test_a_task_does_not_go_back_to_a_worker_that_made_it_fail() -> None:
+    task = PendingTask(TaskId(1), BatchId(1), 0, avoid=(1,))
+    assert placed(task, [worker(1), worker(2)]) == [2]
+    assert placed(task._replace(need=Need(memory=4)), [worker(1), worker(2)]) == [2]
+    assert placed(task, [worker(1), worker(2)], busy=(2,)) == []  # it waits for the other one
+
+
+@pytest.mark.parametrize(
+    "other",
+    [None, worker(2, WorkerState.UNREACHABLE), worker(2, WorkerState.DRAINING), worker(2, concurrency=0), worker(2, memory=1)],
+)  # fmt: skip
+def test_unless_that_is_the_only_one_that_fits(other: WorkerRow | None) -> None:
+    task = PendingTask(TaskId(1), BatchId(1), 0, Need(memory=4), avoid=(1,))
+    assert placed(task, [worker(1), *([other] if other else [])]) == [1]
+
+
+def test_a_task_that_avoids_a_worker_keeps_nobody_else_from_it() -> None:
+    tasks = [PendingTask(TaskId(1), BatchId(1), 0, avoid=(1,)), *some_tasks(4)[1:]]
+    known = {row.id: row for row in (worker(1), worker(2))}
+    free = {WorkerId(1): Capacity(slots=2, concurrency=2), WorkerId(2): Capacity(slots=0, queue=0, concurrency=2)}
+    assert [(a.task, a.worker) for a in place(choosy(tasks, known), free)] == [(2, 1), (3, 1)]

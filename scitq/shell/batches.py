@@ -56,9 +56,15 @@ def _defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _told(settings: Mapping[str, Any]) -> str:
     parts = []
     for key, value in _defaults(settings).items():
-        pairs = " ".join(f"{name}={text}" for name, text in value.items()) if isinstance(value, Mapping) else None
+        pairs = (
+            " ".join(f"{name}={_pair(text)}" for name, text in value.items()) if isinstance(value, Mapping) else None
+        )
         parts.append(f"{key} {pairs or (f'{value:g}' if type(value) is float else shown(value, 0))}")
     return ", ".join(parts)
+
+
+def _pair(value: Any) -> str:
+    return ",".join(f"{key}:{one}" for key, one in value.items()) if isinstance(value, Mapping) else str(value)
 
 
 # --- going on or not --------------------------------------------------------------------------------------------------------------

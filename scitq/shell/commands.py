@@ -77,7 +77,13 @@ _NAME = Option(("-n", "--name"), "A name for the task.")
 _BATCH = Option(("-b", "--batch"), "The batch it belongs to.")
 _REQUIRES = Option(("-R", "--requirements"), "Tasks that must succeed first: numbers or names, by comma; repeatable.", many=True,
                    metavar="IDS", key="requires")  # fmt: skip
-_RETRY = Option(("--retry",), "Further tries after a failure.", "whole", metavar="N")
+_RETRY = Option(("--retry",), "Further tries after a failure; or by cause: timed_out=2,exit:137=1,any=1 (exit, timed_out, out_of_memory, "
+                "stage_in, collect, any).", metavar="N|CAUSE=N,…")  # fmt: skip
+_RETRY_MORE = (
+    Option(("--retry-memory",), "So many times the memory for the next try, after one that ran out of it; up to the largest worker's.",
+           "number", metavar="FACTOR"),
+    Option(("--retry-timeout",), "So many times the time, after one that took too long.", "number", metavar="FACTOR"),
+)  # fmt: skip
 _RUN_TIMEOUT = Option(("--run-timeout",), "Stop it when it has run this long.", "seconds", metavar="SECONDS")
 _PRIORITY = Option(("--priority",), "Higher goes first; 0 if not given.", "whole", metavar="N")
 _ENV = Option(("-e", "--env"), "A variable for its environment; NAME alone takes today's value. Repeatable.", "pair", many=True,
@@ -110,7 +116,20 @@ _USER = (
     Option(("-u", "--uid"), "The user it runs as: in its container, or by sudo.", metavar="UID"),
     Option(("-g", "--gid"), "The group it runs as.", metavar="GID"),
 )
-_CONDITIONS = (_NAME, _BATCH, _RETRY, _RUN_TIMEOUT, _PRIORITY, *_NEEDS, _ENV, _REQUIRES, _SHELL, *_CONTAINER, *_USER)
+_CONDITIONS = (
+    _NAME,
+    _BATCH,
+    _RETRY,
+    *_RETRY_MORE,
+    _RUN_TIMEOUT,
+    _PRIORITY,
+    *_NEEDS,
+    _ENV,
+    _REQUIRES,
+    _SHELL,
+    *_CONTAINER,
+    *_USER,
+)
 _WHERE = Option(("--where",), "All that meet a condition in SQL over the view tasks, such as \"batch='qc' and state='failed'\".",
                 metavar="CONDITION")  # fmt: skip
 _YES = Option(("-y", "--yes"), "Do it without asking.", "flag")
@@ -224,7 +243,7 @@ COMMANDS: tuple[Command, ...] = (
             Option(("--shell",), "The command is a script for sh; --shell=bash for another.", metavar="[=bash]"),
             Option(("-b", "--batch"), "Its new batch."),
             Option(("-R", "--requirements"), "What it requires from now on; '' for nothing.", many=True, metavar="IDS", key="requires"),
-            _RETRY, _RUN_TIMEOUT, _PRIORITY, *_NEEDS, _ENV,
+            _RETRY, *_RETRY_MORE, _RUN_TIMEOUT, _PRIORITY, *_NEEDS, _ENV,
             Option(("-j", "--input"), "Its new input, all of it; '' for nothing. Repeatable.", many=True, metavar="URI"),
             Option(("-r", "--resource"), "Its new resources, all of them; '' for nothing. Repeatable.", many=True, metavar="URI"),
             Option(("-o", "--output"), "Where its output goes from now on; '' for the folder beside the file.", metavar="URI"),
@@ -275,7 +294,7 @@ COMMANDS: tuple[Command, ...] = (
 
         Tasks that are in the file already keep what they have. -e replaces the variables of before.""",
         (
-            _ONE_BATCH, _BATCH_BY_NAME, _RETRY,
+            _ONE_BATCH, _BATCH_BY_NAME, _RETRY, *_RETRY_MORE,
             Option(("--retry-delay",), "Wait before the first retry; twice as long before each further one.", "seconds", metavar="SECONDS"),
             _RUN_TIMEOUT, _PRIORITY, *_NEEDS, _ENV, _RESOURCE, *_DATA[3:], *_CONTAINER,
             Option(("--clear",), "Take away the defaults it has.", "flag"),

@@ -118,6 +118,8 @@ def task_facts(row: TaskRow, last: ExecutionRow | None) -> dict[str, Any]:
     return {
         "id": int(row.id), "name": row.name, "batch": row.batch, "status": row.state.word, "command": spec.command, "shell": spec.shell,
         "priority": row.priority, "retry": spec.retry, "tries": row.tries,
+        "retry_memory": spec.retry_memory, "retry_timeout": spec.retry_timeout,
+        "raised": {name: value for name, value in row.raised.__dict__.items() if value},
         "run_timeout": None if spec.run_timeout is None else Seconds(spec.run_timeout),
         "env": dict(spec.env), "tags": dict(spec.tags), "reason": row.reason,
         "cpus": spec.cpus, "memory": None if spec.memory is None else Bytes(spec.memory), "gpus": spec.gpus,

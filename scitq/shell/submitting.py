@@ -29,7 +29,16 @@ from scitq.task import TaskRow, check_command
 
 SECOND_CHANCE_S = 2.0
 # Options that go to the engine as they are, under their own names.
-SIMPLE_CONDITIONS = ("retry", "retry_delay", "run_timeout", "priority", "cpus", "memory", "gpus")
+SIMPLE_CONDITIONS = (
+    "retry_delay",
+    "retry_memory",
+    "retry_timeout",
+    "run_timeout",
+    "priority",
+    "cpus",
+    "memory",
+    "gpus",
+)
 CONTAINER = ("container", "container_options")
 _SHELL_SIGNS = re.compile(r"[|<>;&`]|\$[({A-Za-z]")
 
@@ -69,7 +78,7 @@ def _rehearse(engine: Engine, wanted: dict[str, Any]) -> Text:
     spec = listing.spec_of(text)
     command, shell = check_command(wanted["command"], wanted.get("shell", False))
     said = {"name": name, "batch": batch, "command": command, "shell": shell, "priority": priority, "requires": parents}
-    said |= {key: wanted[key] for key in (*SIMPLE_CONDITIONS, "env") if key in wanted}
+    said |= {key: wanted[key] for key in ("retry", *SIMPLE_CONDITIONS, "env") if key in wanted}
     said |= {key: value for key in (*DATA, *CONTAINER) if (value := getattr(spec, key)) not in ((), None)}
     lines = [f"{key:<12}{value}" for key, value in said.items() if value not in (None, [], {}, 0)]
     return Text("\n".join(lines), said, ["Nothing was queued."])
@@ -126,6 +135,8 @@ def conditions(args: SimpleNamespace) -> dict[str, Any]:
     wanted: dict[str, Any] = {
         key: value for key in SIMPLE_CONDITIONS if (value := getattr(args, key, None)) is not None
     }
+    if getattr(args, "retry", None) is not None:
+        wanted["retry"] = retries(args.retry)
     wanted |= data(args)
     if args.env:
         wanted["env"] = environment(args.env)
@@ -136,6 +147,34 @@ def conditions(args: SimpleNamespace) -> dict[str, Any]:
     if getattr(args, "requires", ()):
         wanted["requires"] = requirements(args.requires)
     return wanted
+
+
+def retries(text: str) -> int | dict[str, Any]:
+    """`3`, or `timed_out=2,exit:137=1,any=1`."""
+    if text.strip().isdecimal():
+        return int(text)
+    found: dict[str, Any] = {}
+    for part in text.split(","):
+        what, _, count = part.strip().rpartition("=")
+        cause, colon, code = what.partition(":")
+        if (
+            not what
+            or not count.isdecimal()
+            or (colon and cause != "exit")
+            or (cause == "exit" and not colon and "exit" in found)
+        ):
+            raise BadInput(
+                f"--retry {text}: {part.strip()!r} is not understood. It is a number, or as in timed_out=2,exit:137=1,any=1."
+            )
+        if not colon:
+            found[cause] = int(count)
+        elif isinstance(found.setdefault(cause, {}), dict):
+            found[cause][code] = int(count)
+        else:
+            raise BadInput(
+                f"--retry {text}: exit={found[cause]} is for all codes; name all of them, and any=N for the others."
+            )
+    return found
 
 
 def data(args: SimpleNamespace) -> dict[str, Any]:

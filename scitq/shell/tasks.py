@@ -16,7 +16,7 @@ from scitq.engine import Engine
 from scitq.errors import BadInput
 from scitq.handle import Task
 from scitq.shell import facts
-from scitq.shell.answers import Bytes, Column, Rows, Seconds, Text, clean, duration, iso, several, shown
+from scitq.shell.answers import Bytes, Column, Rows, Seconds, Text, clean, duration, iso, several, shown, size
 from scitq.shell.show import Screen
 from scitq.shell.terminal import harmless
 from scitq.states import TaskState, Wanted, task_state
@@ -108,7 +108,8 @@ def _listed(engine: Engine, row: TaskRow, *, long: bool) -> dict[str, Any]:
     found = facts.task_facts(row, last)
     found["_task"] = row.name or row.spec.line()
     found["_why"] = _cause(row, last)
-    found["_tried"] = f"{row.tries + 1}/{row.spec.retry + 1}" if last is not None else ""
+    most = f"/{row.spec.retry + 1}" if isinstance(row.spec.retry, int) else ""
+    found["_tried"] = f"{row.tries + 1}{most}" if last is not None else ""
     if row.state.is_live and last is not None and last.started_ms is not None:
         found["run_s"] = Seconds(max(0, facts.now_ms() - last.started_ms) / 1000)
     if long:
@@ -202,6 +203,7 @@ def show(engine: Engine, args: SimpleNamespace) -> Text:
         "requires_count": sum(counts.values()),
         "executions": [_attempt_facts(engine, one) for one in attempts],
         "limits_reason": _not_held(engine, row, last),
+        "avoids": [worker.name for worker in engine.workers() if worker.id in row.raised.avoid],
         "tail": tail,
     }
     lines = [clean(f"{task.why()}"), ""]
@@ -270,7 +272,11 @@ def _conditions(row: TaskRow, data: dict[str, Any], counts: dict[TaskState, int]
         ("options", shlex.join(spec.container_options) or None),
     ]
     if spec.retry:
-        found.append(("retry", f"{row.tries} of {spec.retry} used"))
+        is_simple = isinstance(spec.retry, int)
+        found.append(
+            ("retry", f"{row.tries} of {spec.retries()} used" if is_simple else f"{spec.retries()}; {row.tries} used")
+        )
+    found += _raised(row, data)
     if spec.run_timeout is not None:
         found.append(("limit", duration(spec.run_timeout)))
     if row.priority:
@@ -299,6 +305,31 @@ def _conditions(row: TaskRow, data: dict[str, Any], counts: dict[TaskState, int]
     script = spec.command if isinstance(spec.command, str) else spec.line()
     first, *others = [clean(line) for line in script.splitlines()] or [""]
     return [*pairs, ("command", first), *(("", line) for line in others)]
+
+
+def _raised(row: TaskRow, data: dict[str, Any]) -> list[tuple[str, str]]:
+    """What earlier tries changed for the later ones, and what may still change."""
+    spec, raised = row.spec, row.raised
+    found = []
+    for what, factor in (("memory", spec.retry_memory), ("time", spec.retry_timeout)):
+        if factor is not None:
+            found.append(("", f"{factor:g} times the {what} after a try that had too little"))
+    if raised.memory is not None:
+        found.append(("raised", f"memory to {size(raised.memory)}, after it ran out of memory"))
+    if raised.run_timeout is not None:
+        found.append(("raised", f"limit to {duration(raised.run_timeout)}, after it had timed out"))
+    if raised.stage_in_timeout is not None:
+        found.append(("raised", f"stage limit to {duration(raised.stage_in_timeout)}, after it had timed out"))
+    if data["avoids"]:
+        found.append(
+            (
+                "avoids",
+                f"{', '.join(data['avoids'])}, where it could not be run, as long as there is another worker for it",
+            )
+        )
+    if raised.image is not None:
+        found.append(("image", raised.image))
+    return found
 
 
 def _attempt(one: ExecutionRow, has_disk: bool) -> str:

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import apsw
 
 from scitq.states import Halt, Outcome, Stage, TaskState, Wanted
-from scitq.store import listing, logs, manifests, query, tasks
-from scitq.task import Assignment, ExecutionId, ExecutionRow, Spec, TaskId
-from scitq.verdict import judge
+from scitq.store import listing, logs, manifests, query, tasks, workers
+from scitq.task import Assignment, ExecutionId, ExecutionRow, Spec, TaskId, raised_of
+from scitq.verdict import End, judge
 from scitq.worker import Load, WorkerId
 
 _COLUMNS = """execution.id, execution.task, worker.name, execution.attempt, execution.assigned, execution.started, execution.ended,
@@ -29,6 +29,10 @@ _COLUMNS = """execution.id, execution.task, worker.name, execution.attempt, exec
 _SUCCEEDED, _RUN = int(Outcome.SUCCEEDED), int(Stage.RUN)
 # How a command that gave 0 ended well: by itself; or it did not run, because its output was there already.
 _GOOD = (None, "exists")
+# An execution that never ran: the program is not there, or the disk is full. Another worker may have the one or the other.
+_COULD_NOT_START = ("spawn", "unstarted")
+# What goes wrong while something is staged, and elsewhere may not.
+WORKERS_FAULT = ("NoSpace", "EngineFailed", "NoEngine", "AgentFailed")
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,8 @@ class Exit(NamedTuple):
     read_bytes: int | None = None
     written_bytes: int | None = None
     manifest: tuple[str, Sequence[Any]] | None = None  # where its output is, and its files, when they are there already
+    trouble: str | None = None  # what went wrong while it was staged, by the name of its kind
+    is_final: bool = False  # another try would end the same way
 
 
 def begin(db: apsw.Connection, now_ms: int, assignments: Sequence[Assignment]) -> list[Order]:
@@ -81,13 +87,14 @@ def begin(db: apsw.Connection, now_ms: int, assignments: Sequence[Assignment]) -
         )
         if found is None:
             continue
-        spec, context = query.one(
+        spec, context, raised = query.one(
             db,
             f"""update task set state = {int(TaskState.ASSIGNED)}, execution = ?, changed = ?, reason = null where id = ?
-            returning spec, context""",
+            returning spec, context, raised""",
             (found[0], now_ms, task),
         )
-        orders.append(Order(ExecutionId(found[0]), task, WorkerId(worker), listing.spec_of(spec), context, slots, gpus))
+        spec = listing.spec_of(spec) if raised is None else raised_of(raised).applied(listing.spec_of(spec))
+        orders.append(Order(ExecutionId(found[0]), task, WorkerId(worker), spec, context, slots, gpus))
     return orders
 
 
@@ -95,7 +102,7 @@ def unstarted(db: apsw.Connection, worker: WorkerId) -> list[Order]:
     """The orders of a worker that it has not been seen to start: what may have to be repeated to it."""
     rows = query.rows(
         db,
-        f"""select execution.id, task.id, execution.worker, task.spec, task.context, slots, gpus
+        f"""select execution.id, task.id, execution.worker, task.spec, task.context, slots, gpus, raised
         from execution join task on task.id = execution.task
         where execution.worker = ? and ended is null and task.state = {int(TaskState.ASSIGNED)} order by execution.id""",
         (worker,),
@@ -107,7 +114,7 @@ def with_data(db: apsw.Connection, worker: WorkerId) -> list[Order]:
     """The live orders of a worker for which something (an image, say) is to be fetched, or brought anywhere but to the side folder."""
     rows = query.rows(
         db,
-        """select execution.id, task.id, execution.worker, task.spec, task.context, slots, gpus
+        """select execution.id, task.id, execution.worker, task.spec, task.context, slots, gpus, raised
         from execution join task on task.id = execution.task where execution.worker = ? and ended is null
         and coalesce(task.spec ->> '$.input', task.spec ->> '$.resource', task.spec ->> '$.output', task.spec ->> '$.container')
         is not null""",
@@ -117,9 +124,10 @@ def with_data(db: apsw.Connection, worker: WorkerId) -> list[Order]:
 
 
 def _order(row: tuple[Any, ...]) -> Order:
-    execution, task, worker, spec, context, slots, gpus = row
+    execution, task, worker, text, context, slots, gpus, raised = row
     listed = tuple(json.loads(gpus or "[]"))
-    return Order(ExecutionId(execution), TaskId(task), WorkerId(worker), listing.spec_of(spec), context, slots, listed)
+    spec = raised_of(raised).applied(listing.spec_of(text))
+    return Order(ExecutionId(execution), TaskId(task), WorkerId(worker), spec, context, slots, listed)
 
 
 def reserve(db: apsw.Connection, highest: int) -> None:
@@ -269,7 +277,9 @@ def exited(db: apsw.Connection, now_ms: int, end: Exit) -> bool:
     if success:
         _succeed(db, now_ms, task, wanted)
     elif is_over:
-        finish(db, now_ms, end.execution, *_outcome(end.why, end.code, end.note, Wanted(wanted)))
+        is_workers = end.why in _COULD_NOT_START or end.trouble in WORKERS_FAULT
+        how = _outcome(end.why, end.code, end.note, Wanted(wanted))
+        finish(db, now_ms, end.execution, *how, is_final=end.is_final, is_workers=is_workers)
     else:
         db.execute(f"update task set state = {int(TaskState.COLLECTING)}, changed = ? where id = ?", (now_ms, task))
     return is_over
@@ -362,31 +372,47 @@ def _complete(db: apsw.Connection, now_ms: int, execution: ExecutionId) -> bool:
 
 
 def finish(
-    db: apsw.Connection, now_ms: int, execution: ExecutionId, outcome: Outcome, stage: Stage | None, detail: str | None
+    db: apsw.Connection,
+    now_ms: int,
+    execution: ExecutionId,
+    outcome: Outcome,
+    stage: Stage | None,
+    detail: str | None,
+    *,
+    is_final: bool = False,
+    is_workers: bool = False,
 ) -> None:
-    """End a live execution and its task's part in it, with every consequence: retry, release or block dependents."""
+    """End a live execution and its task's part in it, with every consequence: retry, release or block dependents.
+
+    `is_final`: another try would end the same way. `is_workers`: its worker is at fault, another one may do better.
+    """
     found = query.row(
         db,
         """update execution set ended = max(?, assigned, coalesce(started, 0)), outcome = ?, stage = ?, detail = ?,
         log_due = 0, collect_due = 0
-        where id = ? and ended is null returning task, wanted""",
+        where id = ? and ended is null returning task, wanted, worker, coalesce(exit_code, 128 + signal)""",
         (now_ms, int(outcome), None if stage is None else int(stage), detail, execution),
     )
     if found is None:
         return
-    task, wanted = found
+    task, wanted, worker, code = found
     if outcome is Outcome.SUCCEEDED:
         _succeed(db, now_ms, task, wanted)
         return
     if wanted != Wanted.RUN:
         tasks.settle_edit(db, now_ms, task, launched=not outcome.is_free and stage is not Stage.STAGE_IN)
-    spec_text, tries = query.one(db, "select spec, tries from task where id = ?", (task,))
+    spec_text, tries, raised = query.one(db, "select spec, tries, raised from task where id = ?", (task,))
     lost_before = _lost_before(db, task, execution) if outcome is Outcome.LOST else 0
     spec = listing.spec_of(spec_text)
-    verdict = judge(outcome, spec, tries, stop_wanted=wanted == Wanted.STOPPED, lost_before=lost_before)
+    is_raising = outcome is Outcome.OUT_OF_MEMORY and spec.retry_memory is not None
+    verdict = judge(
+        End(outcome, stage, code, is_final, worker if is_workers else None), spec, tries,
+        stop_wanted=wanted == Wanted.STOPPED, lost_before=lost_before, raised=raised_of(raised),
+        largest_memory=max((row.memory for row in workers.all_of(db)), default=0) if is_raising else 0,
+    )  # fmt: skip
     if verdict.state is TaskState.PENDING:
         due = now_ms + int(verdict.delay_s * 1000) if verdict.delay_s else None
-        tasks.requeue(db, now_ms, task, not_before_ms=due, tries=verdict.tries, reason=None)
+        tasks.requeue(db, now_ms, task, not_before_ms=due, tries=verdict.tries, reason=None, raised=verdict.raised)
         return
     db.execute(
         "update task set state = ?, execution = null, changed = ?, tries = ?, reason = null where id = ?",

@@ -17,10 +17,10 @@ from scitq.errors import UnknownTask
 from scitq.states import FINAL, LIVE, Halt, TaskState
 from scitq.store import query
 from scitq.store.query import compact
-from scitq.task import RETRY_DELAY_S, BatchId, ExecutionId, Need, PendingTask, Spec, TaskId, TaskRow
+from scitq.task import RETRY_DELAY_S, BatchId, ExecutionId, Need, PendingTask, Spec, TaskId, TaskRow, raised_of
 
 COLUMNS = """task.id, task.name, batch.name, task.state, task.priority, task.unmet, task.tries, task.execution, task.not_before,
-  task.created, task.changed, task.reason, task.spec from task join batch on batch.id = task.batch"""
+  task.created, task.changed, task.reason, task.spec, task.raised from task join batch on batch.id = task.batch"""
 # So many ids are read from the index at a time.
 PAGE = 256
 # Pending tasks are listed through the index of the ready ones, unless a batch has more different ranks than this.
@@ -63,6 +63,9 @@ def spec_text(spec: Spec, *, without_command: bool = False) -> str:
         fields["skip_if_exists"] = True
     if spec.stage_in_timeout is not None:
         fields["stage_in_timeout"] = spec.stage_in_timeout
+    for name in ("retry_memory", "retry_timeout"):
+        if (value := getattr(spec, name)) is not None:
+            fields[name] = value
     if spec.container is not None:
         fields["container"] = spec.container
     if spec.container_options:
@@ -281,7 +284,19 @@ def pending(db: apsw.Connection, limit: int) -> list[PendingTask]:
     ]
     if len(batches) > 1 or len(kinds) > 1:
         found.sort()
-    return [PendingTask(TaskId(id), BatchId(batch), -worse, kinds[kind][0]) for worse, id, batch, kind in found]
+    # Few tasks avoid a worker.
+    avoid = {
+        id: tuple(json.loads(workers))
+        for id, workers in query.rows(
+            db,
+            f"""select id, raised ->> '$.avoid' from task indexed by task_raised
+            where state = {int(TaskState.PENDING)} and raised ->> '$.avoid' is not null""",
+        )
+    }
+    return [
+        PendingTask(TaskId(id), BatchId(batch), -worse, kinds[kind][0], avoid=avoid.get(id, ()))
+        for worse, id, batch, kind in found
+    ]
 
 
 def _kinds_of(db: apsw.Connection, batch: int) -> list[int]:
@@ -360,7 +375,7 @@ def ahead_of(db: apsw.Connection, row: TaskRow, limit: int = 10_000) -> int:
 
 
 def row_of(row: tuple[Any, ...]) -> TaskRow:
-    id, name, batch, state, priority, unmet, tries, execution, not_before, created, changed, reason, spec = row
+    id, name, batch, state, priority, unmet, tries, execution, not_before, created, changed, reason, spec, raised = row
     return TaskRow(
         id=TaskId(id),
         name=name,
@@ -375,4 +390,5 @@ def row_of(row: tuple[Any, ...]) -> TaskRow:
         changed_ms=changed,
         reason=reason,
         spec=spec_of(spec),
+        raised=raised_of(raised),
     )

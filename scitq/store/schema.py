@@ -278,7 +278,7 @@ create table note(
 create index note_execution on note(execution);
 -- What earlier tries of a task changed for the later ones: see task.Raised.
 alter table task add column raised text check(json_valid(raised));
-create index task_raised on task(id) where state = {int(_S.PENDING)} and raised is not null;
+create index task_raised on task(id) where state = {int(_S.PENDING)} and raised ->> '$.avoid' is not null;
 -- Which file wrote an output: goes with the number of the task into what is left there.
 insert into meta(k, v) values ('id', lower(hex(randomblob(8))));
 drop view tasks;

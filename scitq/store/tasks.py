@@ -19,7 +19,7 @@ from scitq.events import EventKind
 from scitq.states import BAD, FINAL, LIVE, RECALLABLE, UNPLACED, Halt, TaskState, Wanted
 from scitq.store import journal, listing, query
 from scitq.store.listing import COLUMNS, LISTED
-from scitq.task import BatchId, ExecutionId, Need, Spec, TaskId, TaskRow
+from scitq.task import BatchId, ExecutionId, Need, Raised, Spec, TaskId, TaskRow
 
 # From so many on, tasks are inserted in bulk: below, compiling every statement anew would cost more than it saves.
 BULK_FROM = 1000
@@ -234,10 +234,21 @@ def unblock_dependents(db: apsw.Connection, now_ms: int, task: int) -> None:
 
 
 def requeue(
-    db: apsw.Connection, now_ms: int, task: int, *, not_before_ms: int | None, tries: int, reason: str | None
+    db: apsw.Connection,
+    now_ms: int,
+    task: int,
+    *,
+    not_before_ms: int | None,
+    tries: int,
+    reason: str | None,
+    raised: Raised | None = None,
 ) -> TaskState:
     """Put a task that has no execution any more back in the queue: pending; or waiting or blocked when a prerequisite is
-    not (or no longer) done; or paused, when that was asked. The row must leave its present state by this call."""
+    not (or no longer) done; or paused, when that was asked. The row must leave its present state by this call.
+
+    `raised`: what has changed for the next try; None: nothing."""
+    if raised is not None:
+        raise_to(db, now_ms, task, raised)
     unmet, hold = query.one(
         db,
         f"""select (select count(*) from requirement join task p on p.id = parent
@@ -254,6 +265,21 @@ def requeue(
         (int(state), unmet, not_before_ms, tries, now_ms, _blame(bad) if bad else reason, task),
     )
     return state
+
+
+def raise_to(db: apsw.Connection, now_ms: int, task: int, raised: Raised) -> None:
+    """Give the later tries of a task something else than the earlier ones had."""
+    spec, before = query.one(db, "select spec, raised from task where id = ?", (task,))
+    text = raised.text()
+    if text == before:
+        return
+    need = need_id(db, raised.applied(listing.spec_of(spec)).need)
+    db.execute("update task set raised = ?, need = ? where id = ?", (text, need, task))
+    old, new = (json.loads(each or "{}") for each in (before, text))
+    # The counts of retries alone are no news.
+    changed = {key: new.get(key) for key in {*old, *new} - {"used"} if old.get(key) != new.get(key)}
+    if changed:
+        journal.note(db, now_ms, EventKind.NOTE, task=task, raised=changed)
 
 
 def relaunch(db: apsw.Connection, now_ms: int, task: TaskId) -> TaskState:
@@ -274,7 +300,9 @@ def relaunch(db: apsw.Connection, now_ms: int, task: TaskId) -> TaskState:
         )
     journal.note(db, now_ms, EventKind.RELAUNCHED, task=task)
     db.execute("update task set hold = 0 where id = ?", (task,))
-    state = requeue(db, now_ms, task, not_before_ms=None, tries=0, reason=None)
+    # As it was asked for, but for the bits of its image: those stay.
+    raised = Raised(image=row.raised.image)
+    state = requeue(db, now_ms, task, not_before_ms=None, tries=0, reason=None, raised=raised)
     if state is TaskState.BLOCKED:
         block_dependents(db, now_ms, task)
     else:
@@ -420,8 +448,12 @@ def _edit(
         new = listing.spec_text(Spec(**{**row.spec.__dict__, **changes}))
         # What an earlier execution ran stays known: it keeps the spec that this edit replaces.
         db.execute("update execution set spec = ? where task = ? and spec is null", (old, row.id))
-        need = need_id(db, listing.spec_of(new).need)
-        db.execute("update task set spec = ?, need = ?, changed = ? where id = ?", (new, need, now_ms, row.id))
+        raised = row.raised.without(changes)
+        need = need_id(db, raised.applied(listing.spec_of(new)).need)
+        db.execute(
+            "update task set spec = ?, need = ?, raised = ?, changed = ? where id = ?",
+            (new, need, raised.text(), now_ms, row.id),
+        )
         journal.note(db, now_ms, EventKind.UPDATED, task=row.id, fields=sorted(changes), before=json.loads(old))
     if name is not None:
         db.execute("update task set name = ?, changed = ? where id = ?", (name, now_ms, row.id))

@@ -237,6 +237,26 @@ def test_container_is_edited_and_set_for_a_batch(lab: Lab) -> None:
     assert lab.json("task", "update", "1", "-d", "")["container"] is None
 
 
+def test_retries_are_limited_by_cause_and_shown(lab: Lab) -> None:
+    words = ["--retry", "timed_out=2,exit:1=1,exit:137=3,any=1", "--retry-memory", "2", "--retry-timeout", "1.5"]
+    limits = {"timed_out": 2, "exit": {"1": 1, "137": 3}, "any": 1}
+    lab.scitq("launch", *words, "--memory", "1G", "--run-timeout", "60", "true")
+
+    found = lab.json("task", "show", "1")
+    assert (found["retry"], found["retry_memory"], found["retry_timeout"]) == (limits, 2.0, 1.5)
+    told = lab.out("task", "show", "1")
+    assert "retry       timed_out 2, exit 1 1, exit 137 3, any 1; 0 used" in told
+    assert "2 times the memory after a try that had too little" in told
+    lab.scitq("batch", "set", "qc", "--retry", "exit=2")
+    assert "retry exit=2" in lab.out("batch", "list")
+    assert lab.json("task", "update", "1", "--retry", "4")["retry"] == 4
+    for wrong, problem in (
+        ("x", b"not understood"), ("exit:1", b"not understood"), ("timed_out:1=2", b"not understood"),
+        ("sometimes=2", b"no cause"), ("exit=1,exit:2=1", b"for all codes"), ("exit:0=1", b"from 1 to 255"),
+    ):  # fmt: skip
+        assert problem in lab.scitq("launch", "--retry", wrong, "true", code=1).stderr
+
+
 def test_launch_rehearses(lab: Lab) -> None:
     found = lab.json("-f", "lab.scitq", "launch", "-t", "-n", "x", "echo a b")
 

@@ -247,4 +247,4 @@ def test_update_changes_requirements(lab: Lab) -> None:
 
 def test_update_without_a_change_is_a_usage_error(done: Lab) -> None:
     assert b"nothing to change" in done.scitq("task", "update", "1", code=2).stderr
-    assert b"retry must be" in done.scitq("task", "update", "1", "--retry", "-1", code=1).stderr
+    assert b"not understood" in done.scitq("task", "update", "1", "--retry", "-1", code=1).stderr

@@ -31,6 +31,8 @@ OPERATIONS = 100
 """For each round; so a campaign of 100 rounds plays 10,000."""
 ROUNDS = int(os.environ.get("SCITQ_ROUNDS") or 20)
 SEED = int(os.environ.get("SCITQ_SEED") or 1)
+# None: its batch's.
+RETRIES: list[Any] = [None, None, 0, 1, 2, {"exit": 1}, {"timed_out": 1, "any": 2}, {"collect": 2, "exit": 0, "any": 1}]
 BATCHES = ("default", "qc", "align")
 MOST = 25
 """Tasks in the file at once: with few, operations meet."""
@@ -89,7 +91,7 @@ class Bench:
         found = dice.sample(likely, 1) if likely and dice.random() < 0.8 else self.model.some(dice)
         return TaskId(found[0] if found else 1)
 
-    def spec(self, retry: int = 0) -> Spec:
+    def spec(self, retry: int | dict[str, int] = 0) -> Spec:
         self.versions += 1
         return Spec(f"true # v{self.versions}", retry=retry)
 
@@ -99,7 +101,7 @@ class Bench:
         if len(self.model.tasks) + count > MOST:
             return self.purge(dice)
         parents = self.model.some(dice, dice.choice([0, 0, 0, 1, 1, 2, 3]), hopeful=True)
-        batch, retry, priority = dice.choice(BATCHES), dice.choice([None, None, 0, 1, 2]), dice.choice([0, 0, 0, 1, -1])
+        batch, retry, priority = dice.choice(BATCHES), dice.choice(RETRIES), dice.choice([0, 0, 0, 1, -1])
         default = self.model.batches[batch].retry if batch in self.model.batches else None
         specs = [self.spec(retry if retry is not None else default or 0) for _ in range(count)]
         ids: list[int] = []
@@ -137,7 +139,7 @@ class Bench:
 
     def update(self, dice: random.Random) -> list[str]:
         id, now = self.one(dice), self.now
-        retry, spec = dice.randint(0, 2), self.spec()
+        retry, spec = dice.choice(RETRIES[2:]), self.spec()
         columns: dict[str, Any] = {"priority": dice.randint(-1, 1)} if dice.random() < 0.5 else {}
         columns |= {"batch": dice.choice(BATCHES)} if dice.random() < 0.3 else {}
         changes, version = {"command": spec.command, "retry": retry}, self.versions
@@ -237,7 +239,7 @@ class Bench:
             return self.both(
                 "collected",
                 lambda db: executions.collected(db, now, execution, problem),
-                lambda: self.model.end(id, outcome),
+                lambda: self.model.end(id, outcome, cause="collect"),
             )
         return self.exit(dice, 0)
 
