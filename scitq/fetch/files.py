@@ -18,11 +18,12 @@ from typing import Any
 from scitq.fetch.errors import Collision, NoSpace, of_os_error
 
 _OURS = re.compile(r"\.scitq-[0-9a-f]{16}(\.[0-9a-f]{8})?\.(part|state|work)(\..*)?\Z")
+_RCLONES = re.compile(r".+\.scitq-[0-9a-f]{8}\Z", re.DOTALL)  # named by us, with rclone's mark before it
 
 
 def is_temporary(name: str) -> bool:
     """Whether it is one of ours: unfinished, and in no listing."""
-    return name.startswith(".scitq-") and _OURS.match(name) is not None
+    return ".scitq-" in name and (_OURS.match(name) or _RCLONES.match(name)) is not None
 
 
 def neighbour(path: str, source: str, kind: str, *, fresh: bool = False) -> str:

@@ -35,27 +35,39 @@ class Landed:
 def fetch(address: Address, destination: str, settings: Settings) -> list[Landed]:
     """All that the address stands for, in or at `destination`."""
     transport = transport_of(address)
-    if _needs_no_look(address, settings):
-        from scitq.fetch.rclone import IsFolder
-
-        try:
-            return _plainly(address, transport, None, destination, settings)
-        except IsFolder:
-            return _folder(address.bare, transport, destination, settings)
+    if (path := _unasked(address, destination, settings)) is not None:
+        return _at_once(address, destination, path, settings)
     found = look(address, transport, settings)
     if address.actions:
         return _with_actions(address, transport, found, destination, settings)
     return _plainly(address, transport, found, destination, settings)
 
 
-def _needs_no_look(address: Address, settings: Settings) -> bool:
-    """Whether a storage's file may be fetched without a question before: its size would change nothing.
+def _unasked(address: Address, destination: str, settings: Settings) -> str | None:
+    """Where a storage's file would land that may be fetched without asking whether it is one: its size changes nothing.
 
-    The question takes as long as the start of a program; that it was a folder is seen just as soon.
+    The question takes as long as the start of a program, and that is as long as a small file takes.
     """
     is_plain = not address.actions and not address.has_glob and not address.is_folder_like
     is_free = settings.overwrite and not settings.md5 and not settings.reserve_bytes and settings.timeout_s is None
-    return bool(address.remote) and bool(address.name) and is_plain and is_free
+    if not (address.remote and address.name and is_plain and is_free):
+        return None
+    if not (destination.endswith("/") or os.path.isdir(destination)):
+        return None  # a file would get another name
+    path = safe_path(destination, address.name, address.shown)
+    return None if os.path.lexists(path) else path
+
+
+def _at_once(address: Address, folder: str, path: str, settings: Settings) -> list[Landed]:
+    from scitq.fetch.rclone import Rclone
+
+    meter = Meter(settings.report, is_single=True)
+    tried(lambda: Rclone().fetch_into(address, folder, settings, meter), settings)
+    if not os.path.isfile(path):
+        return []
+    size = os.path.getsize(path)
+    meter.part(address.name, size, size, is_done=True)
+    return [Landed(path, size)]
 
 
 def look(address: Address, transport: Transport, settings: Settings) -> list[Entry] | Entry | None:

@@ -105,17 +105,12 @@ class Child:
                 return status
             time.sleep(0.01)  # it has closed its error channel, so it is about to end
 
-    def wait(
-        self, alive: Callable[[], object] | None = None, total_s: float | None = None, every_s: float = 1.0
-    ) -> int:
-        """Its exit status. Ended when what `alive` returns does not change for too long, or the whole takes too long.
-
-        `alive` is asked every so often; what it raises ends the wait.
-        """
+    def wait(self, alive: Callable[[], object] | None = None, total_s: float | None = None) -> int:
+        """Its exit status. Ended when what `alive` returns does not change for too long, or the whole takes too long."""
         watch = Watch(self._settings.stall_timeout_s if alive else float("inf"), total_s)
         before: object = None
         while self._listener.is_alive():
-            self._listener.join(every_s)
+            self._listener.join(1.0)
             if alive is not None and (now := alive()) != before:
                 before = now
                 watch.moved()

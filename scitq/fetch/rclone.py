@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -15,15 +17,11 @@ from scitq.fetch.errors import FetchError, Interrupted, NotFound
 from scitq.fetch.files import make_folder, neighbour, put_in_place, remove
 from scitq.fetch.programs import Child
 from scitq.fetch.progress import Meter
-from scitq.fetch.rclonerun import Run, unknown
+from scitq.fetch.rclonerun import Run, names_parts, unknown
 from scitq.fetch.reader import Source, Stream
 from scitq.fetch.settings import Settings
 from scitq.fetch.transport import Identity
 from scitq.fetch.uri import Address, parse
-
-
-class IsFolder(NotFound):
-    """Where a file was asked for."""
 
 
 class RcloneBody:
@@ -71,33 +69,38 @@ class Rclone:
     def fetch(
         self, address: Address, path: str, settings: Settings, meter: Meter, size: int | None = None, label: str = ""
     ) -> None:
-        """One file to `path`, with as many streams as rclone finds good; beside it first, then renamed.
-
-        Raises IsFolder as soon as it turns out to be none: who does not know need not ask first.
-        """
+        """One file to `path`, with as many streams as rclone finds good; beside it first, then renamed."""
         part = neighbour(path, str(address.bare), "part", fresh=True)
-
-        def look() -> None:
-            if os.path.isdir(part):
-                raise IsFolder(f"{address.shown}: is a folder, not a file.", uri=address.shown, phase="get")
-
         make_folder(os.path.dirname(path) or ".")
         try:
             run = Run(settings, address, "get", meter, label or address.name)
-            run.to_end("copyto", [], [spell(address), os.path.abspath(part)], size, look)
-            look()
-            if not os.path.exists(part):
-                self.info(address, settings)  # nothing is there, or an empty folder
-                raise IsFolder(f"{address.shown}: is a folder, not a file.", uri=address.shown, phase="get")
+            run.to_end("copyto", [], [spell(address), os.path.abspath(part)], size)
+            if os.path.isdir(part) or not os.path.exists(part):
+                raise NotFound(f"{address.shown}: is a folder, not a file.", uri=address.shown, phase="get")
             put_in_place(part, path, overwrite=settings.overwrite)
         finally:
             remove(part)
+
+    def fetch_into(self, address: Address, folder: str, settings: Settings, meter: Meter) -> None:
+        """A file, or what is in a folder, into `folder`, without a question before which of them it is.
+
+        Nothing of its name may be there: a file of that size could be taken for it.
+        """
+        is_new = not os.path.isdir(folder)
+        try:
+            self.fetch_folder(address, folder, settings, meter)
+        except BaseException:
+            if is_new:
+                with contextlib.suppress(OSError):
+                    os.rmdir(folder)
+            raise
 
     def fetch_folder(self, address: Address, folder: str, settings: Settings, meter: Meter) -> None:
         """What is in it into `folder`; what is there and the same is not sent again."""
         make_folder(folder)
         run = Run(settings, address, "get", meter)
-        run.to_end("copy", _keep(settings), [spell(address), os.path.abspath(folder)])
+        with own_parts(folder, settings) as flags:
+            run.to_end("copy", [*_keep(settings), *flags], [spell(address), os.path.abspath(folder)])
         if not run.has_moved:
             self.info(address, settings)  # an empty folder is one thing, none at all another
 
@@ -262,6 +265,27 @@ _SERVER_TIME = ("--use-server-modtime", "--no-mimetype")
 def spell(address: Address) -> str:
     """An address as rclone writes it."""
     return f"{address.remote}:{address.path}" if address.remote else os.path.abspath(address.path)
+
+
+@contextlib.contextmanager
+def own_parts(folder: str, settings: Settings) -> Iterator[list[str]]:
+    """Options with which files that are not whole have names of this call alone, and are gone if it fails.
+
+    rclone's own names are the same for two that fetch one file into one folder at once: the slower would write into what
+    the faster has just put in place.
+    """
+    if not names_parts(settings):
+        yield []
+        return
+    suffix = f".scitq-{secrets.token_hex(4)}"  # rclone takes 16 characters
+    try:
+        yield [f"--partial-suffix={suffix}"]
+    except BaseException:
+        for top, _, names in os.walk(folder):
+            for name in names:
+                if name.endswith(suffix):
+                    remove(os.path.join(top, name))
+        raise
 
 
 def remote_names(settings: Settings) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from scitq.fetch.errors import (
@@ -88,9 +88,15 @@ def program(settings: Settings) -> str:
     return path
 
 
-def _is_new_enough(said: str) -> bool:
+def _is_new_enough(said: str, than: tuple[int, int] = OLDEST) -> bool:
     found = re.search(r"v(\d+)\.(\d+)", said)
-    return found is not None and (int(found.group(1)), int(found.group(2))) >= OLDEST
+    return found is not None and (int(found.group(1)), int(found.group(2))) >= than
+
+
+def names_parts(settings: Settings) -> bool:
+    """Whether it can be told what to call files that are not whole yet."""
+    path = program(settings)
+    return any(key[0] == os.path.abspath(path) and _is_new_enough(said, (1, 68)) for key, said in _checked.items())
 
 
 # `rclone version` also asks which system this is, by a dozen programs: a tenth of a second for each scitq-fetch. So what
@@ -195,19 +201,11 @@ class Run:
             self.check(child.wait())
         return said
 
-    def to_end(
-        self, verb: str, flags: Sequence[str], operands: Sequence[str], size: int | None = None,
-        look: Callable[[], None] | None = None,
-    ) -> None:  # fmt: skip
-        """Run it to its end, however long it takes as long as something moves. What `look` raises ends it."""
-
-        def alive() -> object:
-            if look is not None:
-                look()
-            return self._moved(), _read_bytes(child.pid) >> 16
-
+    def to_end(self, verb: str, flags: Sequence[str], operands: Sequence[str], size: int | None = None) -> None:
+        """Run it to its end, however long it takes as long as something moves."""
         with self.child(verb, flags, operands, writes=False) as child:
-            self.check(child.wait(alive, self._settings.total_s(size), 1.0 if look is None else 0.05))
+            pid = child.pid
+            self.check(child.wait(lambda: (self._moved(), _read_bytes(pid) >> 16), self._settings.total_s(size)))
         if self._meter is not None and not self._label and (done := self._stats.get("bytes")) is not None:
             self._ended(set())
             self._meter.whole(int(done), int(self._stats.get("totalBytes") or done), is_done=True)

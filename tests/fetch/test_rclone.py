@@ -544,7 +544,7 @@ def test_an_interrupted_download_leaves_no_file_under_the_final_name(
     assert (tmp_path / "out/x").read_bytes() == DATA and names(tmp_path / "out") == ["x"]
 
 
-def test_a_file_is_fetched_by_one_program_and_a_folder_found_out_at_once(
+def test_what_goes_into_a_folder_is_fetched_by_one_program_without_a_look_before(
     store: Storages, tmp_path: Path, settings: Settings
 ) -> None:
     """Asking what is there before would take as long as a small file; with room to be kept, it has to be asked."""
@@ -566,15 +566,42 @@ def test_a_file_is_fetched_by_one_program_and_a_folder_found_out_at_once(
         return words
 
     (landed,) = fetch.get(f"{top}/d/a", f"{tmp_path}/out/", settings=mine)
-    assert said() == ["copyto"] and landed.size == len(DATA) and names(tmp_path / "out") == ["a"]
-    fetch.get(f"{top}/d/a", f"{tmp_path}/out/", settings=replace(mine, reserve_bytes=1))
-    assert said() == ["lsjson", "copyto"]
-    for place in ("all", "all/", "all"):  # there, and not there
-        fetch.get(f"{top}/d", f"{tmp_path}/{place}", settings=mine)
-        assert said() == ["copyto", "copy"] and names(tmp_path / "all") == ["a", "b", "c"]
+    assert said() == ["copy"] and landed.size == len(DATA) and names(tmp_path / "out") == ["a"]
+    for careful in (mine, replace(mine, reserve_bytes=1)):  # where it is there already, and where room has to be kept
+        fetch.get(f"{top}/d/a", f"{tmp_path}/out/", settings=careful)
+        assert said() == ["lsjson", "copyto"]
+    fetch.get(f"{top}/d", f"{tmp_path}/all/", settings=mine)
+    assert said() == ["copy"] and names(tmp_path / "all") == ["a", "b", "c"]
     with pytest.raises(NotFound):
-        fetch.get(f"{top}/none", f"{tmp_path}/out/", settings=mine)
-    assert names(tmp_path / "out") == ["a"] and not [each for each in names(tmp_path) if ".scitq" in each]
+        fetch.get(f"{top}/none", f"{tmp_path}/none/", settings=mine)
+    assert names(tmp_path / "out") == ["a"] and not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_a_download_into_a_folder_that_is_killed_leaves_nothing_there(
+    is_folder: bool, store: Storages, tmp_path: Path, settings: Settings
+) -> None:
+    """rclone is killed in the middle: its half file has a name that says so, and goes."""
+    top = fresh(store, "s3")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "x").write_bytes(DATA)
+    fetch.put(tmp_path / "in", f"{top}/d", settings=settings)
+    mortal = script(
+        tmp_path / "rclone",
+        f'[ $1 = version ] || {{ echo "$@" > {tmp_path}/words; for last; do :; done; '
+        'for word; do case $word in --partial-suffix=*) printf half > "$last/x.00112233${word#*=}"; kill -9 $$;; esac; done; }\n'
+        f'exec {rclonerun.program(settings)} "$@"\n',
+    )  # fmt: skip
+    (tmp_path / "out").mkdir()
+
+    with pytest.raises(FetchError):
+        fetch.get(
+            f"{top}/d" if is_folder else f"{top}/d/x",
+            f"{tmp_path}/out/",
+            settings=replace(settings, rclone_program=mortal),
+        )
+
+    assert "--partial-suffix=" in (tmp_path / "words").read_text() and names(tmp_path / "out") == []
 
 
 def test_a_whole_storage_is_not_deleted(settings: Settings) -> None:
