@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from scitq.caching import Caching
 from scitq.contact import FACTS, Contact, Plan, checked_held, checked_stats, news_first, pace_s, wish
 from scitq.errors import (
     BadAnswer,
@@ -39,7 +40,7 @@ from scitq.remote.link import Answer, Stream
 from scitq.remote.orders import to_bytes
 from scitq.states import RECALLABLE, Outcome, Stage, TaskState, WorkerState
 from scitq.storages import Storages
-from scitq.store import executions, journal, keep, listing, logs, manifests, query, tasks, workers
+from scitq.store import cache, executions, journal, keep, listing, logs, manifests, query, tasks, workers
 from scitq.store.connection import Store
 from scitq.store.executions import Glance, Order
 from scitq.store.lease import Lease
@@ -121,6 +122,7 @@ class Driver:
             store, self._lease, self._stop,
             later=self._later, wake=self.wake, is_over=lambda: self._over, on_output=on_output,
         )  # fmt: skip
+        self._caching = Caching(store, self._lease, self._stop, self.wake)
         self._storages = Storages(later=self._later, say=self._say)
         self._registries = Registries(later=self._later, say=self._say)
         self._thread = threading.Thread(target=self._main, name="scitq-driver", daemon=True)
@@ -187,6 +189,7 @@ class Driver:
                 self._hang_up(contact)
             with contextlib.suppress(ScitqError):
                 self._lease.release()
+            self._caching.end()
             for thread in self._connecting:  # an agent that is being started is not left to appear later
                 thread.join(CONNECT_S)
             self._selector.close()
@@ -358,6 +361,7 @@ class Driver:
         if not self._stop.is_set():
             for row in self._known.values():
                 self._act(reader, row, now, seen)
+            self._caching.see_to(seen, now)
         return self._idle_time(now, seen)
 
     def _clock_was_set_back(self) -> bool:
@@ -410,9 +414,14 @@ class Driver:
         room = sum(capacity.slots + capacity.queue for capacity in capacities.values())
         if room:
             # With several workers more are read than fit, so that tasks bound to a full batch do not hide those behind them.
-            waiting = listing.pending(db, room + 1000 if len(known) > 1 else room)
+            limit = room + 1000 if len(known) > 1 else room
+            waiting, doubles = cache.without_known(db, listing.pending(db, limit))
+            while waiting is None:  # some were taken out: others may go in their place
+                waiting, doubles = cache.without_known(db, listing.pending(db, limit))
             for order in executions.begin(db, now, place(choosy(waiting, known), capacities)):
                 plans[order.worker].commands.append(self._order(db, order))
+            for task in doubles:
+                cache.turn_away(db, task.id)
         return plans, True
 
     def _explain_needs(self, db: apsw.Connection, known: dict[WorkerId, WorkerRow]) -> None:
@@ -742,6 +751,8 @@ class Driver:
         waits: list[float] = []
         self._lease.beat()
         waits.append(BEAT_S)
+        if (again_s := self._caching.wait_s(seen, now)) is not None:
+            waits.append(again_s)
         if seen.is_live or seen.is_ready:
             self._busy_at = now
         elif now - self._busy_at < IDLE_S:

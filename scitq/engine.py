@@ -60,7 +60,7 @@ class Engine:
     and watches.
     """
 
-    def __init__(self, path: Path, *, drive: bool = True, linger_s: float = 60.0) -> None:
+    def __init__(self, path: Path, *, drive: bool = True, use_cache: bool = False, linger_s: float = 60.0) -> None:
         self._store = Store.open(path, SCHEMA)
         self.path = self._store.path
         self.side = self._store.side
@@ -69,7 +69,7 @@ class Engine:
         self._driver: Driver | None = None
         self._driver_gate = threading.Lock()
         self._driver_problem: ScitqError | None = None
-        self._submitter = Submitter(self._store)
+        self._submitter = Submitter(self._store, use_cache=use_cache)
         self._changes = Changes()
         self._arrivals: Arrivals | None = None
         self._closed = False
@@ -182,7 +182,7 @@ class Engine:
         gpus: int | None = None,
         container: str | None = None,
         container_options: str | Sequence[Any] | None = None,
-        use_cache: bool = False,
+        use_cache: bool | None = None,
         download_timeout: float | None = None,
     ) -> Task:
         """Queue a task; it is in the file when this returns.
@@ -206,12 +206,12 @@ class Engine:
         of others is refused, unless with `overwrite`. What a failed try left goes beside it (`<output>.failed/<execution>`),
         unless `keep_failed` is False. With `skip_if_exists` the task succeeds at once if its output is there, complete.
 
+        With `use_cache` the result of an earlier success is taken, if there is one of an equal task: the same command, declared
+        `env`, inputs and resources. What a command reads without declaring it is not known to the cache.
         With `container`, the name of an image (`ubuntu:24.04`), the command runs in a container of it, where its data is at
         `/input`, `/output`, `/temp` and `/resource`. `container_options` (a text, split into words, or a list) go to the
         container engine as they are: `--gpus all`, `-v /data:/data:ro`, `--network none`. `--gpus` there asks for GPUs as
         `gpus` does; `gpus` says otherwise.
-
-        `use_cache` comes with a later stage; until then it is refused.
 
         Raises:
             BadInput: an argument makes no sense; nothing was queued.
@@ -728,17 +728,18 @@ def _close_all() -> None:
             engine.close()
 
 
-def open(path: str | Path | None = None, *, drive: bool = True) -> Engine:
+def open(path: str | Path | None = None, *, drive: bool = True, use_cache: bool = False) -> Engine:
     """Open a state file, made when it is new.
 
     Without a path: `$SCITQ_FILE`, else the nearest `*.scitq` file here or in a folder above, else `./scitq.scitq`, made with
     a word about it. With `drive=False` this process adds and watches, but never drives.
+    With `use_cache=True` what is submitted here uses the cache, unless it says otherwise.
 
     Raises:
         StateFileError: the file is foreign, damaged, newer, read-only, or in a folder where it is not safe.
         BadInput: several `*.scitq` files to choose from.
     """
-    return Engine(find(path), drive=drive)
+    return Engine(find(path), drive=drive, use_cache=use_cache)
 
 
 def find(path: str | Path | None = None) -> Path:

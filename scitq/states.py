@@ -109,6 +109,15 @@ class Wanted(IntEnum):
     RESUMED = 4
 
 
+class Probe(IntEnum):
+    """Where a task stands with the cache. One from WANTED on is not placed: it waits for an answer."""
+
+    NONE = 0
+    MISSED = 1
+    WANTED = 2
+    TWIN = 3
+
+
 class Halt(IntEnum):
     """Whether a batch goes on: nothing new is launched while it is paused; suspended, what runs is stopped where it is."""
 

@@ -8,16 +8,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from scitq.container import check_image, check_options
-from scitq.errors import BadInput, NotSupported
-
-_NOT_YET = {"use_cache": "stage 4 (cache)"}
-
+from scitq.errors import BadInput
 
 # What `Engine.set_batch` may set.
 BATCH_SETTINGS = (
     "shell", "retry", "retry_delay", "run_timeout", "priority", "env", "tags", "cpus", "memory", "gpus", "input", "resource",
     "overwrite", "keep_failed", "skip_if_exists", "stage_in_timeout", "container", "container_options", "retry_memory",
-    "retry_timeout",
+    "retry_timeout", "use_cache",
 )  # fmt: skip
 # What an edit takes away by saying None.
 CLEARED_BY_NONE = ("run_timeout", "output", "stage_in_timeout", "container", "retry_memory", "retry_timeout")
@@ -33,16 +30,10 @@ def conditions(given: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         BadInput: an argument is unknown, or makes no sense.
-        NotSupported: it belongs to a later stage.
     """
     fields: dict[str, Any] = {}
     for key, value in given.items():
-        if key in _NOT_YET:
-            if value is not None and value is not False and value not in ((), [], "", {}):
-                raise NotSupported(
-                    f"{key}= is not there yet: it comes with {_NOT_YET[key]}. Nothing was queued.", argument=key
-                )
-        elif key not in _CHECKS:
+        if key not in _CHECKS:
             raise BadInput(f"a task has no argument {key!r}.")
         elif value is not None:
             fields[key] = _CHECKS[key](key, value)
@@ -198,4 +189,5 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "stage_in_timeout": _limit,
     "container": check_image,
     "container_options": check_options,
+    "use_cache": _flag,
 }

@@ -35,6 +35,8 @@ _RAW_VARIABLES = tuple(os.fsencode(name) for name in CONTEXT_VARIABLES)
 _ITS_OWN = frozenset({"command", "name", "requires"})
 _LASTING = frozenset({"batch", *submission.BATCH_SETTINGS}) - {*DATA}
 _CONSTANTS = frozenset({str, int, float})
+# In the text of a spec: in a command of the same words its quotes would not stand alone.
+_USES_CACHE = ',"use_cache":true'
 Requirement = Task | int | str | Iterable["Requirement"]
 
 
@@ -74,8 +76,9 @@ class _OtherDefaults(Exception):
 class Submitter:
     """Checks and writes submissions for one engine; safe to use from any thread."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, use_cache: bool = False) -> None:
         self._store = store
+        self._use_cache = use_cache
         # The circumstances and the batches' defaults that were found last: the file has the word, and is asked in the transaction.
         self._context: tuple[tuple[Any, ...], int] | None = None
         self._defaults: dict[str, dict[str, Any]] = {}
@@ -187,6 +190,8 @@ class Submitter:
         for key, value in known[batch].items():
             if given.get(key) is None:
                 given[key] = value
+        if self._use_cache and given.get("use_cache") is None:
+            given["use_cache"] = True
         if "command" not in given:
             raise BadInput("a task needs a command.")
         command, shell = check_command(given.pop("command"), given.pop("shell", False))
@@ -229,9 +234,10 @@ class Submitter:
             if settings != defaults:
                 raise _OtherDefaults(settings)
             need = 0 if item.need is None else tasks.need_id(db, item.need)
-            return tasks.add(
-                db, now, (item.name, batch, item.priority, item.spec, need), context, item.requires
-            ), context
+            id = tasks.add(db, now, (item.name, batch, item.priority, item.spec, need), context, item.requires)
+            if _USES_CACHE in item.spec:
+                tasks.want_probes(db, range(id, id + 1))
+            return id, context
 
         id, context = self._store.write(add)
         self._context = (key, context)
@@ -259,7 +265,10 @@ class Submitter:
             requires = None
             if any(kind.requires for kind in kinds):
                 requires = [model.requires if isinstance(item, str) else item.requires for item in items]
-            return tasks.add_many(db, now, rows, context, requires), context
+            ids = tasks.add_many(db, now, rows, context, requires)
+            if any(_USES_CACHE in kind.spec for kind in kinds):
+                tasks.want_probes(db, ids)
+            return ids, context
 
         ids, context = self._store.write(add)
         self._context = (key, context)

@@ -59,6 +59,7 @@ class Spec:
     container_options: Sequence[str] = ()
     retry_memory: float | None = None
     retry_timeout: float | None = None
+    use_cache: bool = False
 
     @property
     def has_data(self) -> bool:
@@ -272,6 +273,8 @@ class PendingTask(NamedTuple):
     priority: int
     need: Need | None = None
     avoid: tuple[int, ...] = ()
+    is_probed: bool = False
+    """Whether the cache was asked for it, and had nothing."""
 
 
 class Assignment(NamedTuple):

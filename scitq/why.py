@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from scitq import because
 from scitq.placement import has_choice
 from scitq.states import Halt, TaskState, Wanted, WorkerState
 from scitq.store import batches, executions, listing
@@ -89,6 +90,8 @@ def _queue(engine: Engine, row: TaskRow) -> str:
         return f"nobody drives {engine.path.name}. Start a driver: scitq up"
     if holder.stands_still(now):
         return f"{holder.describe(now)} drives {engine.path.name} but does nothing. {holder.way_out()}: scitq up --take-over"
+    if (waits := because.waits(db, row.id)) is not None:
+        return waits
     need, problem = listing.need_of(db, row.id)
     if problem is not None:
         if need is not None and need.python is not None and not need.occupies:
@@ -202,11 +205,15 @@ def _execution(engine: Engine, row: TaskRow) -> str:
             f"{row.label} is {row.state.word}: its command has ended, its log and output are being brought home from "
             f"{last.worker}.{stopping}"
         )
+    if row.state is TaskState.SUCCEEDED and (reused := because.reused(engine._reader(), last)) is not None:
+        return f"{row.label} succeeded: {reused}."
+    ran = because.ran(engine._reader(), row, last) if row.spec.use_cache else None
+    told = "" if ran is None else f" It ran because {ran.sentence.removesuffix('.')}."
     if row.state is TaskState.SUCCEEDED and last.detail:
-        return f"{row.label} succeeded: {last.detail}."
+        return f"{row.label} succeeded: {last.detail}.{told}"
     if row.state is TaskState.SUCCEEDED:
         return f"{row.label} succeeded" + (
-            f" in {last.run_s:.1f} s on {last.worker}." if last.run_s is not None else "."
+            f" in {last.run_s:.1f} s on {last.worker}.{told}" if last.run_s is not None else f".{told}"
         )
     if row.state is TaskState.CANCELLED:
         return f"{row.label} was cancelled. Relaunch it: scitq task relaunch {row.id}"

@@ -170,6 +170,21 @@ class Rclone:
                 yield _entry(json.loads(line.strip().rstrip(b",")), address)
             run.check(child.wait())
 
+    def at_once(self, address: Address, settings: Settings, below: Sequence[str] = (), *, md5: bool) -> Iterator[Entry]:
+        """Every file in the folder, of it only what has these names or lies in these folders, in a single listing."""
+        hashes = _HASH if md5 else ()
+        flags = ["--recursive", "--files-only", *([] if below else ["--fast-list"]), *hashes, *_SERVER_TIME]
+        for name in below:
+            literal = _SPECIAL.sub(r"\\\g<0>", name)
+            flags += [f"--include=/{literal}", f"--include=/{literal}/**"]
+        run = Run(settings, address, "list")
+        with run.child("lsjson", flags, [spell(address)], writes=True) as child:
+            assert child.stdout is not None
+            for line in child.stdout:
+                if line.strip() not in _BRACKETS:
+                    yield _entry(json.loads(line.strip().rstrip(b",")), address)
+            run.check(child.wait())
+
     def _with_md5(self, rows: list[Entry], address: Address, settings: Settings, *, recursive: bool) -> Iterator[Entry]:
         """Where the MD5 is no part of the listing (large objects in S3) there is a question for each file: many at once."""
         flags = (
@@ -254,6 +269,7 @@ class Rclone:
 
 
 QUESTIONS = 16  # at once
+_SPECIAL = re.compile(r"[\\*?\[\]{}]")
 _MD5 = re.compile(r"[0-9a-f]{32}\Z")
 _BRACKETS = (b"[", b"]", b"[]", b"")
 _HASH = ("--hash", "--hash-type=MD5")

@@ -99,6 +99,10 @@ _INPUT = Option(("-i", "--input"), "Data it reads, in $INPUT: a path, a URI, or 
                 metavar="URI")  # fmt: skip
 _RESOURCE = Option(("-r", "--resource"), "Data that tasks share, in $RESOURCE; repeatable.", many=True, metavar="URI")
 _OUTPUT = Option(("-o", "--output"), "The folder where what it leaves in $OUTPUT goes.", metavar="URI")
+_CACHE = (
+    Option(("--use-cache",), "Take the result of an equal task if there is one.", "flag"),
+    Option(("--no-cache",), "Run it, whatever the batch's defaults say.", "flag"),
+)
 _DATA = (
     _INPUT, _RESOURCE, _OUTPUT,
     Option(("--overwrite",), "Put it there though there is something of others.", "flag"),
@@ -149,8 +153,7 @@ LAUNCH = Command(
     One word with spaces is split as a shell would split it; several words are taken as they are. No shell runs either:
     for pipes and > use --shell.""",
     (
-        _COMMAND, *_CONDITIONS, *_DATA,
-        Option(("--use-cache",), "Take the result of an equal task if there is one.", "flag"),
+        _COMMAND, *_CONDITIONS, *_DATA, *_CACHE,
         Option(("-t", "--test"), "Say what would be queued; queue nothing.", "flag"),
         Option(("--drive",), "Drive the file until the task is over.", "flag"),
         Option(("-s", "--server"), "scitq 1 only.", hidden=True),
@@ -165,7 +168,7 @@ COMMANDS: tuple[Command, ...] = (
 
         One word with spaces is split as a shell would split it; several words are taken as they are. No shell runs either:
         for pipes and > use --shell. Ctrl-C leaves the task running; a second one within 2 s cancels it.""",
-        (_COMMAND, *_CONDITIONS, *_DATA), file="made", drives=True, wraps=True,
+        (_COMMAND, *_CONDITIONS, *_DATA, *_CACHE), file="made", drives=True, wraps=True,
     ),
     LAUNCH,
     Command(
@@ -247,7 +250,7 @@ COMMANDS: tuple[Command, ...] = (
             Option(("-j", "--input"), "Its new input, all of it; '' for nothing. Repeatable.", many=True, metavar="URI"),
             Option(("-r", "--resource"), "Its new resources, all of them; '' for nothing. Repeatable.", many=True, metavar="URI"),
             Option(("-o", "--output"), "Where its output goes from now on; '' for the folder beside the file.", metavar="URI"),
-            *_DATA[3:], *_CONTAINER,
+            *_DATA[3:], *_CONTAINER, *_CACHE,
         ),
     ),
     Command("worker list", "workers:listed", "The workers.", (_LONG, _NO_HEAD)),
@@ -296,7 +299,7 @@ COMMANDS: tuple[Command, ...] = (
         (
             _ONE_BATCH, _BATCH_BY_NAME, _RETRY, *_RETRY_MORE,
             Option(("--retry-delay",), "Wait before the first retry; twice as long before each further one.", "seconds", metavar="SECONDS"),
-            _RUN_TIMEOUT, _PRIORITY, *_NEEDS, _ENV, _RESOURCE, *_DATA[3:], *_CONTAINER,
+            _RUN_TIMEOUT, _PRIORITY, *_NEEDS, _ENV, _RESOURCE, *_DATA[3:], *_CONTAINER, *_CACHE,
             Option(("--clear",), "Take away the defaults it has.", "flag"),
         ),
         file="made",

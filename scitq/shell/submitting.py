@@ -60,8 +60,6 @@ def launch(engine: Engine, args: SimpleNamespace) -> Text | int:
     if args.server:
         raise click.UsageError("this scitq has no server: the queue is a file. Leave -s out; -f FILE names the file.")
     wanted = submission(args, screen)
-    if args.use_cache:
-        wanted["use_cache"] = True
     if args.test:
         return _rehearse(engine, wanted)
     task = engine.submit(**wanted)
@@ -190,6 +188,8 @@ def data(args: SimpleNamespace) -> dict[str, Any]:
             wanted[key] = True
     if getattr(args, "no_keep_failed", False):
         wanted["keep_failed"] = False
+    if getattr(args, "no_cache", False) or getattr(args, "use_cache", False):
+        wanted["use_cache"] = not args.no_cache
     limits = (getattr(args, key, None) for key in ("stage_in_timeout", "download_timeout"))
     for limit in limits:
         if limit is not None:

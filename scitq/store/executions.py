@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import apsw
 
 from scitq.states import Halt, Outcome, Stage, TaskState, Wanted
-from scitq.store import listing, logs, manifests, query, tasks, workers
+from scitq.store import cache, listing, logs, manifests, query, tasks, workers
 from scitq.task import Assignment, ExecutionId, ExecutionRow, Spec, TaskId, raised_of
 from scitq.verdict import End, judge
 from scitq.worker import Load, WorkerId
@@ -188,6 +188,10 @@ class Glance(NamedTuple):
     is_live: bool  # some execution has not ended
     is_ready: bool  # some task could be placed
     due_ms: int | None  # when the next retry delay ends
+    has_wanted: bool  # some task waits for the cache's answer
+    has_unkeyed: bool  # of some success it was not looked yet what it is the answer to
+    has_waiters: bool  # some task waits for an equal one
+    has_twins: bool  # what a task waited for, being equal, is over
 
 
 def glance(db: apsw.Connection) -> Glance:
@@ -202,7 +206,9 @@ def glance(db: apsw.Connection) -> Glance:
             exists(select 1 from execution indexed by execution_worker where ended is null),
             exists(select 1 from counter join batch on batch.id = counter.batch
               where state = {int(TaskState.PENDING)} and n > 0 and halt = {int(Halt.GO)}),
-            (select min(not_before) from task where not_before is not null)
+            (select min(not_before) from task where not_before is not null),
+            {cache.HAS_WANTED}, {cache.HAS_UNKEYED},
+            {cache.HAS_WAITERS}, {cache.HAS_TWINS}
             from lead""",
         )
     )
@@ -479,6 +485,17 @@ def of_task(db: apsw.Connection, task: TaskId) -> list[ExecutionRow]:
     """Every attempt at a task, oldest first."""
     rows = query.rows(db, f"select {_COLUMNS} where execution.task = ? order by execution.id", (task,))
     return [_execution(row) for row in rows]
+
+
+def spec_of(db: apsw.Connection, execution: ExecutionId) -> Spec | None:
+    """What an execution ran, which may have been edited since; None when it is gone."""
+    row = query.row(
+        db,
+        """select coalesce(execution.spec, task.spec) from execution join task on task.id = execution.task
+        where execution.id = ?""",
+        (execution,),
+    )
+    return None if row is None else listing.spec_of(row[0])
 
 
 def latest(db: apsw.Connection, task: TaskId) -> ExecutionRow | None:

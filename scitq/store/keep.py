@@ -173,7 +173,7 @@ def _delete(db: apsw.Connection, chosen: _Chosen, wanted: str) -> tuple[Purged, 
         db.execute(
             f"delete from log where id in (select 2 * id + {stream} from execution where task in {_LISTED})", (ids,)
         )
-    for table in ("manifest", "note"):
+    for table in ("manifest", "note", "recipe"):
         db.execute(f"delete from {table} where execution in (select id from execution where task in {_LISTED})", (ids,))
     # Whatever else hangs on a task (what waits for a launch, who follows its output) has ended with it.
     for (table,) in query.rows(

@@ -14,7 +14,7 @@ from typing import Any
 import apsw
 
 from scitq.errors import UnknownTask
-from scitq.states import FINAL, LIVE, Halt, TaskState
+from scitq.states import FINAL, LIVE, Halt, Probe, TaskState
 from scitq.store import query
 from scitq.store.query import compact
 from scitq.task import RETRY_DELAY_S, BatchId, ExecutionId, Need, PendingTask, Spec, TaskId, TaskRow, raised_of
@@ -70,6 +70,8 @@ def spec_text(spec: Spec, *, without_command: bool = False) -> str:
         fields["container"] = spec.container
     if spec.container_options:
         fields["container_options"] = list(spec.container_options)
+    if spec.use_cache:
+        fields["use_cache"] = True
     text = compact(fields)
     return (f",{text[1:]}" if fields else "}") if without_command else text
 
@@ -218,16 +220,21 @@ def _ids(
             continue
         parts += [_stretch(db, _IN_RANK, (number, *kind), after, newest_first) for kind in kinds]
         parts.append(_stretch(db, _IN_DELAY, (number,), after, newest_first))
+        parts.append(_stretch(db, _IN_DOUBT, (number,), after, newest_first))
     return merge(*parts, reverse=newest_first)
 
 
 _GOING_ON = f"""from counter join batch on batch.id = counter.batch
   where state = {int(TaskState.PENDING)} and n > 0 and halt = {int(Halt.GO)}"""
-_READY = f"state = {int(TaskState.PENDING)} and not_before is null"
+_READY = f"state = {int(TaskState.PENDING)} and not_before is null and probe < {int(Probe.WANTED)}"
 _IN_PLACE = f"task indexed by task_place where batch = ? and state = ? and state not in ({_OUT_OF_PLACE})"
 _IN_RANK = f"task indexed by task_ready where batch = ? and need = ? and priority = ? and {_READY}"
 _IN_DELAY = (
     f"task indexed by task_later where batch = ? and state = {int(TaskState.PENDING)} and not_before is not null"
+)
+_IN_DOUBT = (  # what waits for the cache's answer
+    f"task indexed by task_probe where batch = ? and state = {int(TaskState.PENDING)} and probe >= {int(Probe.WANTED)} "
+    "and not_before is null"
 )
 
 
@@ -272,13 +279,13 @@ def pending(db: apsw.Connection, limit: int) -> list[PendingTask]:
     waiting = {batch: [0] if is_plain else _kinds_of(db, batch) for (batch,) in batches}
     kinds = needs(db) if any(kind for found in waiting.values() for kind in found) else {0: (None, None)}
     found = [
-        (-priority, id, batch, kind)
+        (-priority, id, batch, kind, probe)
         for batch, its_kinds in waiting.items()
         for kind in its_kinds
-        for id, priority in query.rows(
+        for id, priority, probe in query.rows(
             db,
-            f"""select id, priority from task indexed by task_ready where batch = ? and need = ?
-            and state = {int(TaskState.PENDING)} and not_before is null order by priority desc, id limit ?""",
+            f"""select id, priority, probe from task indexed by task_ready where batch = ? and need = ?
+            and {_READY} order by priority desc, id limit ?""",
             (batch, kind, limit),
         )
     ]
@@ -294,8 +301,10 @@ def pending(db: apsw.Connection, limit: int) -> list[PendingTask]:
         )
     }
     return [
-        PendingTask(TaskId(id), BatchId(batch), -worse, kinds[kind][0], avoid=avoid.get(id, ()))
-        for worse, id, batch, kind in found
+        PendingTask(
+            TaskId(id), BatchId(batch), -worse, kinds[kind][0], avoid=avoid.get(id, ()), is_probed=probe == Probe.MISSED
+        )
+        for worse, id, batch, kind, probe in found
     ]
 
 
@@ -367,8 +376,8 @@ def ahead_of(db: apsw.Connection, row: TaskRow, limit: int = 10_000) -> int:
         total += query.one(
             db,
             f"""select count(*) from (select 1 from task indexed by task_ready
-            where batch = ? and need = (select need from task where id = ?) and state = {int(TaskState.PENDING)}
-            and not_before is null and (priority > ? or (priority = ? and id < ?)) limit ?)""",
+            where batch = ? and need = (select need from task where id = ?) and {_READY}
+            and (priority > ? or (priority = ? and id < ?)) limit ?)""",
             (batch, row.id, row.priority, row.priority, row.id, limit),
         )[0]
     return total

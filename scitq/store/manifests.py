@@ -77,6 +77,12 @@ def address(db: apsw.Connection, task: TaskId) -> str | None:
     return None if row is None else _named(row[0])
 
 
+def success_ended_ms(db: apsw.Connection, task: TaskId) -> int | None:
+    """When the newest success of a task ended; None without one."""
+    last = _last_success(db, task)
+    return None if last is None else int(query.one(db, "select ended from execution where id = ?", (last,))[0])
+
+
 def source(db: apsw.Connection, task: TaskId, folder: str) -> str | None:
     """Where what a task left is, for those who use it: an address; None when it left nothing. `folder` is its place in the
     side folder, for executions of files that had no manifests yet, and for tasks that were deleted."""

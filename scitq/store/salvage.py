@@ -310,9 +310,9 @@ def _fit(old: apsw.Connection, new: apsw.Connection, tables: Sequence[str], resu
     )
     repair(
         "{n} tasks have succeeded, but how was lost",
-        f"""insert into execution(task, attempt, assigned, started, ended, outcome, stage, detail)
+        f"""insert into execution(task, attempt, assigned, started, ended, outcome, stage, detail, key)
         select id, 1 + (select count(*) from execution where task = task.id), changed, changed, changed, 0, 1,
-          'its record was lost with the damaged file' from task where state = {int(_S.SUCCEEDED)}
+          'its record was lost with the damaged file', '' from task where state = {int(_S.SUCCEEDED)}
         and (select outcome from execution where execution.task = task.id order by id desc limit 1) is not 0""",
     )
     new.execute(f"update task set unmet = {_UNMET} where state in ({_UNPLACED})")

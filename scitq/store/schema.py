@@ -17,6 +17,7 @@ from scitq.states import (
     UNPLACED,
     WORKER_MOVES,
     Outcome,
+    Probe,
     Stage,
     TaskState,
     WorkerState,
@@ -279,6 +280,48 @@ create index note_execution on note(execution);
 -- What earlier tries of a task changed for the later ones: see task.Raised.
 alter table task add column raised text check(json_valid(raised));
 create index task_raised on task(id) where state = {int(_S.PENDING)} and raised ->> '$.avoid' is not null;
+-- The cache. `key`: what a success is an answer to; '' when it is the answer to nothing; null until that was looked at.
+-- `image`: the bits of the container that ran; `cached_from`: the execution whose result was taken (which may be gone by now).
+alter table execution add column image text;
+alter table execution add column cached_from integer;
+alter table execution add column key text;
+update execution set key = '' where outcome = {int(Outcome.SUCCEEDED)};
+create index execution_key on execution(key) where key > '';
+create index execution_unkeyed on execution(id) where key is null and outcome = {int(Outcome.SUCCEEDED)};
+-- What a key was made of, where that takes more than the spec: digests of inputs and resources, whose files stand in `fingerprint`.
+create table recipe(
+  execution integer primary key references execution(id), digest text not null,
+  parts text not null check(json_valid(parts))) strict;
+create index recipe_digest on recipe(digest);
+create table fingerprint(digest text primary key, files text not null check(json_valid(files))) strict, without rowid;
+-- Results of tasks that were deleted, kept for the cache. `source` is the execution that there was.
+create table kept(
+  id integer primary key, key text not null, digest text not null, parts text not null check(json_valid(parts)),
+  source integer not null, origin integer not null, label text not null, at integer not null, run_s real,
+  address text, files text check(json_valid(files)), out blob, err blob, out_size integer not null, err_size integer not null) strict;
+create index kept_key on kept(key);
+-- Where a task stands with the cache: see states.Probe. Those that still wait for an answer are not placed.
+alter table task add column probe integer not null default 0;
+drop index task_ready;
+create index task_ready on task(batch, need, priority desc, id)
+  where state = {int(_S.PENDING)} and not_before is null and probe < {int(Probe.WANTED)};
+create index task_probe on task(batch, state, id) where probe >= {int(Probe.WANTED)};
+-- What the look into the cache found for a task. `twin`: the execution of an equal task that it waits for; `near`: the one that
+-- is most like it; `note`: what there is to say.
+create table probe(
+  task integer primary key references task(id), at integer not null, key text, digest text, parts text check(json_valid(parts)),
+  twin integer, near integer, note text) strict;
+create index probe_key on probe(key);
+create index probe_twin on probe(twin) where twin is not null;
+drop trigger task_release;
+create trigger task_release after update of state on task
+  when new.state = {int(_S.SUCCEEDED)} and old.state <> {int(_S.SUCCEEDED)}
+  begin
+    update task set unmet = unmet - 1, changed = new.changed,
+      probe = iif(unmet = 1 and probe > 0, {int(Probe.WANTED)}, probe),
+      state = iif(unmet = 1 and state = {int(_S.WAITING)}, {int(_S.PENDING)}, state)
+      where id in (select child from requirement where parent = new.id) and state in ({_UNPLACED});
+  end;
 -- Which file wrote an output: goes with the number of the task into what is left there.
 insert into meta(k, v) values ('id', lower(hex(randomblob(8))));
 drop view tasks;
@@ -287,13 +330,15 @@ drop view executions;
 _VIEWS_2 = f"""
 create view tasks as select
 {_TASKS},
-  task.spec ->> '$.input' as input, task.spec ->> '$.resource' as resource, task.spec ->> '$.output' as output
+  task.spec ->> '$.input' as input, task.spec ->> '$.resource' as resource, task.spec ->> '$.output' as output,
+  coalesce(task.spec ->> '$.use_cache', 0) as use_cache
   from task join batch on batch.id = task.batch;
 create view executions as select
 {_EXECUTIONS},
   {_words("execution.stage", {s: s.word for s in Stage})} as stage, manifest.address as delivered,
   json_array_length(manifest.files) as files,
-  iif(manifest.files is null, null, (select coalesce(sum(value ->> 1), 0) from json_each(manifest.files))) as delivered_bytes
+  iif(manifest.files is null, null, (select coalesce(sum(value ->> 1), 0) from json_each(manifest.files))) as delivered_bytes,
+  execution.image, execution.cached_from
   from execution join task on task.id = execution.task join batch on batch.id = task.batch
   left join worker on worker.id = execution.worker left join manifest on manifest.execution = execution.id;
 """

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import apsw
 
-from scitq.states import Outcome, TaskState
+from scitq.states import Outcome, Probe, TaskState
 from scitq.store import listing, query
 from scitq.task import Need, TaskId
 
@@ -48,6 +48,7 @@ def in_vain(db: apsw.Connection) -> list[InVain]:
         f"""select need.note, count(*), min(task.id), need.cpus, need.memory, need.gpus, need.python
         from need cross join batch cross join task indexed by task_ready
           on task.batch = batch.id and task.need = need.id and task.state = {int(TaskState.PENDING)} and task.not_before is null
+          and task.probe < {int(Probe.WANTED)}
         where need.note is not null group by need.id order by min(task.id)""",
     )
     return [InVain(listing.need_from(*asked), note, count, TaskId(first)) for note, count, first, *asked in rows]

@@ -16,7 +16,7 @@ import apsw
 
 from scitq.errors import IllegalMove, UnknownTask
 from scitq.events import EventKind
-from scitq.states import BAD, FINAL, LIVE, RECALLABLE, UNPLACED, Halt, TaskState, Wanted
+from scitq.states import BAD, FINAL, LIVE, RECALLABLE, UNPLACED, Halt, Probe, TaskState, Wanted
 from scitq.store import journal, listing, query
 from scitq.store.listing import COLUMNS, LISTED
 from scitq.task import BatchId, ExecutionId, Need, Raised, Spec, TaskId, TaskRow
@@ -155,6 +155,14 @@ def _insert_without_triggers(
 def _all_but_spec(numbered: tuple[int, _Row]) -> tuple[str | None, BatchId, int, int]:
     name, batch, priority, _, need = numbered[1]
     return name, batch, priority, need
+
+
+def want_probes(db: apsw.Connection, ids: range) -> None:
+    """Of these new tasks, those that may use the cache wait for its answer before they are placed."""
+    db.execute(
+        f"update task set probe = {int(Probe.WANTED)} where id >= ? and id < ? and spec ->> '$.use_cache'",
+        (ids.start, ids.stop),
+    )
 
 
 def _require(db: apsw.Connection, now_ms: int, child: int, parents: Sequence[int]) -> None:
@@ -299,7 +307,9 @@ def relaunch(db: apsw.Connection, now_ms: int, task: TaskId) -> TaskState:
             f"task {row.label} is {row.state.word}: only a task that has ended can be relaunched.", task=task
         )
     journal.note(db, now_ms, EventKind.RELAUNCHED, task=task)
-    db.execute("update task set hold = 0 where id = ?", (task,))
+    # It is to run, whatever is known of its like.
+    db.execute(f"update task set hold = 0, probe = {int(Probe.NONE)} where id = ?", (task,))
+    db.execute("delete from probe where task = ?", (task,))
     # As it was asked for, but for the bits of its image: those stay.
     raised = Raised(image=row.raised.image)
     state = requeue(db, now_ms, task, not_before_ms=None, tries=0, reason=None, raised=raised)
@@ -448,11 +458,13 @@ def _edit(
         new = listing.spec_text(Spec(**{**row.spec.__dict__, **changes}))
         # What an earlier execution ran stays known: it keeps the spec that this edit replaces.
         db.execute("update execution set spec = ? where task = ? and spec is null", (old, row.id))
-        raised = row.raised.without(changes)
-        need = need_id(db, raised.applied(listing.spec_of(new)).need)
+        raised, spec = row.raised.without(changes), listing.spec_of(new)
+        need = need_id(db, raised.applied(spec).need)
+        probe = Probe.WANTED if spec.use_cache else Probe.NONE
+        db.execute("delete from probe where task = ?", (row.id,))
         db.execute(
-            "update task set spec = ?, need = ?, raised = ?, changed = ? where id = ?",
-            (new, need, raised.text(), now_ms, row.id),
+            "update task set spec = ?, need = ?, raised = ?, probe = ?, changed = ? where id = ?",
+            (new, need, raised.text(), int(probe), now_ms, row.id),
         )
         journal.note(db, now_ms, EventKind.UPDATED, task=row.id, fields=sorted(changes), before=json.loads(old))
     if name is not None:
@@ -492,9 +504,15 @@ def delete(db: apsw.Connection, now_ms: int, ids: Sequence[int]) -> list[Executi
     db.execute(f"delete from requirement where parent in {LISTED} or child in {LISTED}", (listed, listed))
     logs_of = json.dumps([2 * id + stream for id in gone for stream in (0, 1)])
     db.execute(f"delete from log where id in {LISTED}", (logs_of,))
-    for table in ("manifest", "note"):
+    for table in ("manifest", "note", "recipe"):
         db.execute(f"delete from {table} where execution in {LISTED}", (json.dumps(gone),))
-    for table, column in (("edit", "task"), ("follow", "task"), ("execution", "task"), ("task", "id")):
+    for table, column in (
+        ("edit", "task"),
+        ("follow", "task"),
+        ("probe", "task"),
+        ("execution", "task"),
+        ("task", "id"),
+    ):
         db.execute(f"delete from {table} where {column} in {LISTED}", (listed,))
     journal.note(db, now_ms, EventKind.NOTE, deleted=len(ids), first=min(ids, default=0))
     return gone

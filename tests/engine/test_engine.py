@@ -24,7 +24,6 @@ from scitq.errors import (
     BadInput,
     Closed,
     IllegalMove,
-    NotSupported,
     ScitqError,
     TaskBlocked,
     TaskCancelled,
@@ -128,13 +127,6 @@ def test_bad_input_gets_one_clear_error_and_queues_nothing(
 ) -> None:
     with pytest.raises(BadInput, match=message):
         engine.submit(command, **options)  # type: ignore[arg-type]
-    assert engine.counts() == {}
-
-
-@pytest.mark.parametrize("argument", ["use_cache"])
-def test_what_later_stages_bring_is_refused_not_ignored(engine: Engine, argument: str) -> None:
-    with pytest.raises(NotSupported, match=f"{argument}= is not there yet: it comes with stage"):
-        engine.submit("true", **{argument: "something"})  # type: ignore[arg-type]
     assert engine.counts() == {}
 
 

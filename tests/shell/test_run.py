@@ -189,12 +189,14 @@ def test_launch_requires_by_number_and_by_name(lab: Lab) -> None:
     assert "no task is named 'four'" in lab.scitq("launch", "-R", "four", "true", code=1).stderr.decode()
 
 
-@pytest.mark.parametrize("option", [["--use-cache"]])
-def test_letters_of_later_stages_are_refused_not_ignored(lab: Lab, option: list[str]) -> None:
-    ended = lab.scitq("-f", "lab.scitq", "launch", *option, "true", code=1)
+def test_a_launched_task_takes_what_an_equal_one_left(lab: Lab) -> None:
+    lab.scitq("-f", "lab.scitq", "run", "--use-cache", "echo", "fine")
+    ended = lab.scitq("run", "--use-cache", "echo", "fine")
 
-    assert b"Nothing was queued" in ended.stderr
-    assert lab.json("task", "list") == []
+    assert ended.stdout == b"fine\n"
+    assert "reused from 1 (same key)" in lab.json("task", "show", "2")["why"]
+    lab.scitq("run", "--no-cache", "echo", "fine")
+    assert "on local" in lab.json("task", "show", "3")["why"]
 
 
 def test_containers_are_launched_with_the_letters_of_scitq_1(lab: Lab) -> None:
