@@ -76,7 +76,7 @@ def compared(letter: str, title: str, what: str, rounds: int, folder: Path) -> S
             findings.append(at_most(f"{way}: {OURS} / {BY_HAND}", statistics.median(ratios), 1.1))
     return Section(
         letter, f"{title}, to and from a WebDAV server on this machine, in seconds", ("", OURS, BY_HAND, "ratio"), rows, findings,
-        ["scitq-fetch's time includes the start of Python, a look at what is there, and the check that all has come."],
+        ["scitq-fetch's time includes the start of Python, and the check that all has come."],
     )  # fmt: skip
 
 

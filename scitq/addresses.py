@@ -73,6 +73,12 @@ def parents_of(texts: Iterable[str]) -> list[int]:
     return [int(found[1]) for text in texts if (found := re.match(r"task://([0-9]+)", text))]
 
 
+# What signs a URL, or is as good as a password: of Amazon, Google, Azure, GitLab, and as people call it.
+_SIGNED = re.compile(
+    r"(?i)[?&;](x-amz-signature|x-amz-security-token|x-goog-signature|signature|sig|(?:\w+_)?token|api_?key|passw(?:or)?d|secret)="
+)
+
+
 def _flat(what: str, value: Any, path: Path) -> Iterable[Address]:
     """Each address in what was given, one or many, however it is spelled. Path objects are literal, texts may have globs."""
     if isinstance(value, Task):
@@ -155,6 +161,12 @@ def _no_password(what: str, address: Address) -> None:
         raise BadInput(
             f"{what}: {address.shown}: the password would stand in the state file. Put it in your rclone configuration (a remote "
             f"of type {'ftp' if address.proto == 'ftp' else 'http or webdav'}), and give that one's address. Nothing was queued."
+        )
+    if address.proto in URLS and (found := _SIGNED.search(address.path)):
+        raise BadInput(
+            f"{what}: {address.shown}: whoever reads {found[1]}= can do what it allows, and it would stand in the state file. Fetch "
+            "it first (scitq fetch copy 'URL' FILE) and give the file, or name it by a storage of your rclone configuration. "
+            "Nothing was queued."
         )
 
 

@@ -45,7 +45,7 @@ _GLOB = re.compile(r"[*?\[]")
 _SLIP = re.compile(r"(?:https?|ftp|file|s3|azure|gs|gcs|run\+[a-z]+)(?:@\w+)*:(?!//)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _ACCESSION = re.compile(r"[A-Z]{1,6}[0-9]+\Z")
-_SECRET = re.compile(r"(?i)([?&;][^=&;]*(?:sig|token|key|secret|password|credential)[^=&;]*=)[^&;]*")
+_SECRET = re.compile(r"(?i)([?&;][^=&;]*(?:sig|token|key|secret|passw|credential)[^=&;]*=)[^&;]*")
 
 TextOrPath = Union[str, "os.PathLike[str]"]
 

@@ -89,6 +89,15 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"input": "data/*.bam"}, "data/.*bam: nothing matches"),
     ({"input": Path("data/*.gz")}, "nothing matches"),
     ({"input": "https://me:geheim@host/x"}, r"https://me:\*\*\*@host/x: the password would stand in the state file"),
+    (
+        {"input": "https://h/x?X-Amz-Date=1&X-Amz-Signature=geheim"},
+        r"X-Amz-Signature=\*\*\*: .*Fetch it first.*scitq fetch copy",
+    ),
+    (
+        {"resource": "https://a.blob.core.windows.net/c/x?sv=1&sig=geheim|untar"},
+        "whoever reads sig= can do what it allows",
+    ),
+    ({"input": "http://h/x?private_token=geheim"}, "private_token="),
     ({"output": "ftp://me:geheim@host/x"}, "the password would stand in the state file.*of type ftp"),
     ({"input": 5}, "input must be addresses"),
     ({"input": {"a": "b"}}, "input must be addresses"),

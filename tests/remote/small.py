@@ -59,7 +59,7 @@ def main(folder: Path) -> dict[str, Any]:
     use(4, "/a")
     use(5, "/d")  # the least recently used goes: b
     use(6, "/e")  # all go that no task has
-    found["too much"] = use(7, "/f")
+    found["too much"] = use(7, "/f")  # nothing goes: all of it would not be enough
     # A source that does not say how much it is: the disk fills up, then there is room.
     web.add("/g", web.pages["/e"].data, says_length=False)
     found["unknown"] = use(8, "/g", "cat $RESOURCE/g | wc -c")

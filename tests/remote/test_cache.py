@@ -249,7 +249,7 @@ def test_when_the_disk_is_short_the_least_recently_used_goes_and_what_a_task_has
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert found["cached"] == ["a", "a b", "a b c", "a c d", "c e", "c", "c g", "c h"], found
+    assert found["cached"] == ["a", "a b", "a b c", "a c d", "c e", "c e", "c g", "c h"], found
     assert (found["too much"]["error"], found["too much"]["code"]) == ("NoSpace", None)
     assert "29,360,128 bytes do not fit" in found["too much"]["note"] and "in use" in found["too much"]["note"]
     assert found["unknown"]["o"] == f"{14 << 20}\n" and found["after failure"]["code"] == 0

@@ -37,6 +37,7 @@ from scitq.fetch.settings import Settings
 from scitq.fetch.transport import transport_of
 from scitq.fetch.uri import Address
 from scitq.remote.agent.collect import to_trash
+from scitq.remote.agent.rooms import bytes_below
 
 if TYPE_CHECKING:
     from scitq.remote.agent.staging import Job
@@ -301,6 +302,13 @@ class Cache:
                     self._discard(name)
                     return True
         return False
+
+    def spare_bytes(self) -> int:
+        """What `evict` might free, at most."""
+        with self.lock:
+            used = {version.id for version in self.versions.values() if self._is_linked(version)}
+            used |= {f"new-{name}" for name in self.coming}
+        return sum(bytes_below(os.path.join(self.folder, name)) for name in os.listdir(self.folder) if name not in used)
 
     def _used(self, version: Version) -> float:
         with contextlib.suppress(OSError):

@@ -6,6 +6,7 @@ executions, the oldest first: their work, temporary files and inputs. What they 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Collection
 from dataclasses import replace
@@ -25,8 +26,14 @@ def reserve_bytes(root: str) -> int:
     return int(min(RESERVE_BYTES, RESERVE_SHARE * found.f_blocks * found.f_frsize))
 
 
-def with_room(root: str, evict: Callable[[], bool], action: Callable[[Settings], None], settings: Settings) -> None:
-    """Do it with room made before the first byte; when it does not suffice, once more with more room."""
+def with_room(
+    root: str, evict: Callable[[], bool], could_give: Callable[[], int], action: Callable[[Settings], None],
+    settings: Settings,
+) -> None:  # fmt: skip
+    """Do it with room made before the first byte; when it does not suffice, once more with more room.
+
+    `could_give`: how many bytes `evict` might free at most. What would not fit even so makes nothing go.
+    """
     reserve = reserve_bytes(root)
     make_room(root, evict, reserve)
     told = replace(settings, reserve_bytes=reserve)
@@ -35,6 +42,8 @@ def with_room(root: str, evict: Callable[[], bool], action: Callable[[Settings],
         return
     except NoSpace as error:
         wanted = getattr(error, "wanted_bytes", None)
+        if wanted is not None and free_bytes(root) + could_give() < wanted + reserve:
+            raise _hopeless(error) from error
         # A disk that turns out to be full says nothing of how much more there was to come: all that can go goes.
         if not make_room(root, evict, None if wanted is None else wanted + reserve):
             raise _hopeless(error) from error
@@ -64,6 +73,25 @@ def make_room(root: str, evict: Callable[[], bool], wanted_bytes: int | None) ->
     return has_gone
 
 
+def kept_bytes(root: str, held: Collection[str]) -> int:
+    """What `trim` and emptying the trash might free, at most."""
+    place = os.path.join(root, "exec")
+    ended = [os.path.join(place, key) for key in os.listdir(place) if key not in held]
+    kept = [os.path.join(folder, name) for folder in ended for name in (WORK, TEMP, INPUT, RESOURCE)]
+    return sum(map(bytes_below, [*kept, os.path.join(root, "trash")]))
+
+
+def bytes_below(folder: str) -> int:
+    """What the files in a folder hold."""
+    found = 0
+    for top, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                each = os.lstat(os.path.join(top, name))
+                found += max(each.st_size, each.st_blocks * 512)
+    return found
+
+
 def trim(root: str, held: Collection[str]) -> bool:
     """Take from the oldest folder of an ended execution what is only kept for those who look; False when none is left."""
     place = os.path.join(root, "exec")
@@ -83,7 +111,10 @@ def _age(path: str) -> float:
 
 
 def _is_enough(root: str, wanted_bytes: int | None) -> bool:
-    if wanted_bytes is None:
-        return False
+    return wanted_bytes is not None and free_bytes(root) >= wanted_bytes
+
+
+def free_bytes(root: str) -> int:
+    """What the disk of a worker has free."""
     found = os.statvfs(root)
-    return found.f_bavail * found.f_frsize >= wanted_bytes
+    return found.f_bavail * found.f_frsize

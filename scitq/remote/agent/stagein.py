@@ -30,7 +30,7 @@ from scitq.remote.agent.collect import empty_trash, to_trash
 from scitq.remote.agent.containers import name_of
 from scitq.remote.agent.images import Images, remove_container
 from scitq.remote.agent.links import bring_links, can_be_linked
-from scitq.remote.agent.rooms import trim, with_room
+from scitq.remote.agent.rooms import kept_bytes, trim, with_room
 
 if TYPE_CHECKING:
     from scitq.remote.agent.registries import Registries
@@ -109,7 +109,7 @@ class Site:
             _clear(address, folder)
             get(address, f"{folder}/", settings=roomy)
 
-        with_room(self.root, self._give_way, action, told)
+        with_room(self.root, self._give_way, self._could_give, action, told)
         _drop_ours(folder)
 
     def _give_way(self) -> bool:
@@ -117,6 +117,10 @@ class Site:
             return True
         held = self.held()
         return held is not None and trim(self.root, held)
+
+    def _could_give(self) -> int:
+        held = self.held()
+        return self.cache.spare_bytes() + (kept_bytes(self.root, held) if held is not None else 0)
 
     def is_coming(self, resource: str) -> bool:
         """Whether some thread is bringing that resource now."""
