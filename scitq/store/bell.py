@@ -60,7 +60,7 @@ class Bell:
             return True
         try:
             told = fcntl.fcntl(self._fd, fcntl.F_OFD_GETLK, _MARK.pack(fcntl.F_WRLCK, os.SEEK_SET, _MARK_AT, 1, 0))
-        except OSError:
+        except (OSError, ValueError):  # it was closed meanwhile, for one
             return True
         return bool(_MARK.unpack(told)[0] != fcntl.F_UNLCK)
 

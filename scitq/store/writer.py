@@ -43,6 +43,9 @@ log = logging.getLogger("scitq.store")
 GROUP_SIZE = 1000  # at most so many functions in a transaction
 BUSY_S = 10.0  # how long a caller waits for another process's write lock
 TELL_S = 0.002  # in a run of commits, subscribers and bell are served at most this often: each costs thread switches
+# After a run the thread does it, so long after the last time (or who begins to wait: `tell_what_is_due`). The callers come first:
+# a thread that wakes up amid their run takes the interpreter from them, which costs 50 µs each time.
+TELL_LATE_S = 0.010
 IDLE_S = 30.0  # quiet for so long: the WAL is folded into the file
 
 
@@ -65,7 +68,6 @@ class Writer:
         self._ring = ring  # tells the other processes of a commit
         self._tell = tell  # tells the subscribers of this one
         self._jobs: deque[Job] = deque()
-        self.has_subscribers = False
         self._is_to_tell = False
         self._told_at = 0.0
         self._telling: set[int] = set()  # callers' threads that serve the subscribers now
@@ -162,6 +164,7 @@ class Writer:
     def tell(self) -> None:
         """Ring, and serve the subscribers, here and now: waking the thread for it would cost two switches."""
         me = threading.get_ident()
+        self._is_to_tell = False  # first: what is committed from here on is told by itself
         self._told_at = time.monotonic()
         self._ring()
         self._telling.add(me)
@@ -169,6 +172,16 @@ class Writer:
             self._tell()
         finally:
             self._telling.discard(me)
+
+    def tell_what_is_due(self) -> None:
+        """Do now what is left to the thread after a run of commits."""
+        if self._is_to_tell:
+            try:
+                self.tell()
+            except KeyboardInterrupt:  # somewhere in between: once more, then
+                self._is_to_tell = self._has_chores = True
+                self._wake()
+                raise
 
     def _run_here(self, job: Job, me: int, quiet: bool) -> bool:
         """Run the job on the caller's thread; False, and nothing done, if another process is writing.
@@ -190,12 +203,10 @@ class Writer:
             # Still in turn: nobody else can have set it.
             changed, self._transactions.has_changed = self._transactions.has_changed, False
         if changed:
-            self._is_to_tell = not quiet
-            if (
-                self._is_to_tell and time.monotonic() - self._told_at >= TELL_S
-            ):  # in a run of commits the thread does it
-                self.tell()
-                self._is_to_tell = False
+            if not quiet:
+                self._is_to_tell = True
+                if time.monotonic() - self._told_at >= TELL_S:  # in a run of commits the thread does it
+                    self.tell()
             if (self._is_to_tell or self._transactions.wants_checkpoint) and not self._has_chores:
                 self._has_chores = True
                 self._wake()
@@ -244,13 +255,16 @@ class Writer:
         self._awake = True
 
     def _pause_between_chores(self) -> None:
-        left_s = self._told_at + TELL_S - time.monotonic()
-        if left_s > 0 and not self._was_interrupted:
+        while (left_s := self._told_at + TELL_LATE_S - time.monotonic()) > 0 and not self._is_pressed():
             self._awake = False
-            if not self._jobs and not self._closing:
+            if not self._is_pressed():
                 with contextlib.suppress(Empty):
                     self._tokens.get(timeout=left_s)
             self._awake = True
+
+    def _is_pressed(self) -> bool:
+        """Whether something waits that is worth taking the interpreter from callers."""
+        return bool(self._jobs) or self._closing or self._was_interrupted or self._transactions.wants_checkpoint
 
     def _turn(self) -> None:
         """One group: lock, transaction, unlock, wake the callers, tell the others."""

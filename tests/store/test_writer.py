@@ -15,7 +15,7 @@ import apsw
 import pytest
 
 from scitq.errors import BadInput, LiveFileOpened, StateFileBusy, StateFileFull
-from scitq.store import transaction, writer
+from scitq.store import bell, transaction, writer
 from scitq.store.connection import Store
 from tests.store.small import SMALL, bodies, end, integrity, line, put, run_child, start_child, until
 
@@ -194,6 +194,67 @@ def test_a_subscriber_may_close_the_store_and_may_not_write(state_file: Path) ->
     store.write(put("one"))
     until(lambda: store.closed and not (state_file.with_name("lab.scitq-wal")).exists())
     assert said and "post()" in said[0]
+
+
+@pytest.fixture
+def slow_telling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After one telling, the next ones are left to the thread; and nobody finds out by himself."""
+    monkeypatch.setattr(writer, "TELL_S", 600.0)
+    monkeypatch.setattr(bell, "LOOK_S", 600.0)
+
+
+def _first_told(store: Store) -> None:
+    store._writer._told_at = -1000.0  # type: ignore[union-attr]
+    store.write(put("first"))
+
+
+@pytest.mark.usefixtures("slow_telling")
+def test_a_commit_made_while_others_are_being_told_of_one_is_told_as_well(state_file: Path) -> None:
+    seen: list[set[str]] = []
+    telling, go = threading.Event(), threading.Event()
+
+    def told() -> None:
+        seen.append(set(bodies(store.reader())))
+        telling.set()
+        go.wait(30)
+
+    with Store.open(state_file, SMALL) as store:
+        store.subscribe(told)
+        first = threading.Thread(target=_first_told, args=(store,))
+        first.start()
+        assert telling.wait(30)
+        second = threading.Thread(target=store.write, args=(put("meanwhile"),))
+        second.start()
+        second.join(30)
+        go.set()
+        first.join(30)
+        until(lambda: "meanwhile" in seen[-1])
+
+
+@pytest.mark.usefixtures("slow_telling")
+def test_a_quiet_commit_does_not_keep_the_one_before_it_from_being_told(state_file: Path) -> None:
+    with Store.open(state_file, SMALL) as store:
+        calls: list[int] = []
+        _first_told(store)
+        store.subscribe(lambda: calls.append(1))
+        store.write(put("loud"))
+        store.write(put("quiet"), quiet=True)
+        until(lambda: bool(calls))
+
+
+@pytest.mark.usefixtures("slow_telling")
+def test_who_asks_for_it_has_a_run_of_commits_told_at_once(state_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "TELL_LATE_S", 600.0)
+    with Store.open(state_file, SMALL) as store:
+        calls: list[int] = []
+        _first_told(store)
+        store.subscribe(lambda: calls.append(1))
+        store.write(put("late"))
+        assert calls == []
+        store.tell_what_is_due()
+        assert calls == [1]
+        store.tell_what_is_due()
+        assert calls == [1]
 
 
 def test_the_wal_stays_short_though_much_is_written(state_file: Path) -> None:
