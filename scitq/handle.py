@@ -157,16 +157,16 @@ class Task:
         return self._verdict()
 
     def _verdict(self) -> Result:
+        good = executions.success_of(self._engine._reader(), self.id)
+        if good is not None:
+            return Result(self, *good)
         row = self.row()
         last = executions.latest(self._engine._reader(), self.id)
-        if row.state is TaskState.SUCCEEDED:
-            code = last.exit_code if last and last.exit_code is not None else 0
-            return Result(self, code, last.run_s if last else None)
         if row.state is TaskState.CANCELLED:
             raise TaskCancelled(f"task {row.label} was cancelled.", task=self.id)
         if row.state is TaskState.BLOCKED:
             raise TaskBlocked(f"task {row.label} cannot run: {row.reason}. Relaunch that one.", task=self.id)
-        if row.state is not TaskState.FAILED:  # relaunched between the wait and now
+        if row.state is not TaskState.FAILED:  # relaunched since the wait, or it succeeded after a first look
             return self.result()
         cause = (last.cause if last else None) or "failed"
         tail = self.tail()

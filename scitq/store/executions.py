@@ -147,6 +147,17 @@ def outcome_of(db: apsw.Connection, execution: ExecutionId) -> Outcome | None:
     return None if row is None else Outcome(row[0])
 
 
+def success_of(db: apsw.Connection, task: TaskId) -> tuple[int, float | None] | None:
+    """The exit code and the run time of a task that succeeded; None for any other. One look where `result` would need two."""
+    found = query.row(
+        db,
+        f"""select coalesce(exit_code, 0), run_s from task left join execution on execution.task = task.id
+        where task.id = ? and task.state = {int(TaskState.SUCCEEDED)} order by execution.id desc limit 1""",
+        (task,),
+    )
+    return None if found is None else (int(found[0]), found[1])
+
+
 def is_live(db: apsw.Connection, execution: ExecutionId) -> bool:
     """Whether an execution has not ended."""
     return query.row(db, "select 1 from execution where id = ? and ended is null", (execution,)) is not None
