@@ -107,6 +107,8 @@ class Driver:
         self._stop = threading.Event()
         self._known: dict[WorkerId, WorkerRow] = {}
         self._explained: tuple[Any, ...] = ()
+        # The last transaction may have left tasks over that could run now, for want of room. A hint.
+        self._is_full = False
         # Of the process that drives while this one stands by: when to look at it again, and the number of one told of.
         self._look_after = 0.0
         self._told_of: int | None = None
@@ -327,13 +329,16 @@ class Driver:
         reader = self._store.reader()
         if self._clock_was_set_back():
             self._store.write(self._mend_delays)
+        is_fresh = False
         if not polled:
             seen = self._look()
-            self._known = {row.id: row for row in workers.all_of(reader)}
-        if polled or self._has_decisions(reader, seen):
+            if not (has_decisions := self._has_decisions(seen)):
+                self._known, is_fresh = {row.id: row for row in workers.all_of(reader)}, True
+                has_decisions = self._has_room(reader, seen)
+        if polled or has_decisions:
             # The transaction may run twice (see store.writer), so it changes nothing but the file and its own plan.
             try:
-                plans, is_placed = self._store.write(lambda db: self._transact(db, polled), quiet=True)
+                plans, is_fresh = self._store.write(lambda db: self._transact(db, polled), quiet=True)
             except BadAnswer as problem:
                 # One agent makes no sense: nothing of this round was stored, the others' news are asked for again.
                 for contact, _ in polled:
@@ -355,7 +360,7 @@ class Driver:
             for contact, _ in polled:
                 contact.failures = 0
             seen = self._look()
-            if not is_placed:
+            if not is_fresh:
                 self._known = {row.id: row for row in workers.all_of(reader)}
         now = time.monotonic()
         if not self._stop.is_set():
@@ -374,7 +379,8 @@ class Driver:
         self._lease.check(db)
         tasks.clock_was_set_back(db, _now_ms())
 
-    def _has_decisions(self, db: apsw.Connection, seen: Glance) -> bool:
+    def _has_decisions(self, seen: Glance) -> bool:
+        """Whether there is something to write down, as far as it can be said without looking at the workers."""
         shown = time.monotonic() - SHOWN_AFTER_S
         for contact in self._contacts.values():
             if contact.held is not None and not news_first(contact):
@@ -385,6 +391,11 @@ class Driver:
                 return True
         if seen.due_ms is not None and seen.due_ms <= _now_ms():
             return True
+        # Most often there is room. After tasks were left over it is looked at first: a transaction costs more than that.
+        return seen.is_ready and not self._holding and not self._is_full
+
+    def _has_room(self, db: apsw.Connection, seen: Glance) -> bool:
+        """Whether some task could be placed."""
         if not seen.is_ready or self._holding:
             return False
         means = {c.worker: pace_s(c, c.mean_run_s) for c in self._contacts.values() if c.synced}
@@ -404,6 +415,7 @@ class Driver:
                 self._reconcile(db, now, plan)
         tasks.release_due(db, now)
         if not listing.has_pending(db):
+            self._is_full = False
             return plans, False
         # Read here, not before: somebody may just have said that a worker is to run less.
         known = self._known = {row.id: row for row in workers.all_of(db)}
@@ -412,13 +424,16 @@ class Driver:
         means = {worker: pace_s(plan.contact, plan.mean_run_s) for worker, plan in synced.items()}
         capacities = free(known, executions.loads(db), means)
         room = sum(capacity.slots + capacity.queue for capacity in capacities.values())
+        self._is_full = not room
         if room:
             # With several workers more are read than fit, so that tasks bound to a full batch do not hide those behind them.
             limit = room + 1000 if len(known) > 1 else room
             waiting, doubles = cache.without_known(db, listing.pending(db, limit))
             while waiting is None:  # some were taken out: others may go in their place
                 waiting, doubles = cache.without_known(db, listing.pending(db, limit))
-            for order in executions.begin(db, now, place(choosy(waiting, known), capacities)):
+            orders = executions.begin(db, now, place(choosy(waiting, known), capacities))
+            self._is_full = len(orders) < len(waiting) or len(waiting) + len(doubles) >= room
+            for order in orders:
                 plans[order.worker].commands.append(self._order(db, order))
             for task in doubles:
                 cache.turn_away(db, task.id)

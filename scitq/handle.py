@@ -18,6 +18,7 @@ from scitq.task import ExecutionRow, TaskId, TaskRow
 if TYPE_CHECKING:
     from scitq.engine import Engine
     from scitq.outputs import TaskOutput
+    from scitq.store.executions import Ending
     from scitq.store.manifests import Left
 
 # A follower asks for this long, and asks again before it is over: one that dies is forgotten.
@@ -153,13 +154,21 @@ class Task:
             TaskBlocked: a prerequisite ended badly.
             TimeoutError: not within `timeout` seconds.
         """
-        self.wait(timeout)
-        return self._verdict()
+        found: Ending | None = None
 
-    def _verdict(self) -> Result:
-        good = executions.success_of(self._engine._reader(), self.id)
-        if good is not None:
-            return Result(self, *good)
+        def is_open() -> bool:
+            nonlocal found
+            found = executions.ending(self._engine._reader(), self.id)
+            return not found.state.is_settled
+
+        self._engine._wait_for(is_open, timeout, f"task {self.id}")
+        return self._verdict(found)
+
+    def _verdict(self, found: Ending | None = None) -> Result:
+        """The result, or the error that says what became of the task; `found` is what was seen of it just now."""
+        state, code, run_s = found or executions.ending(self._engine._reader(), self.id)
+        if state is TaskState.SUCCEEDED:
+            return Result(self, code, run_s)
         row = self.row()
         last = executions.latest(self._engine._reader(), self.id)
         if row.state is TaskState.CANCELLED:

@@ -73,6 +73,14 @@ class Exit(NamedTuple):
     is_final: bool = False  # another try would end the same way
 
 
+class Ending(NamedTuple):
+    """The state of a task, with the exit code and the run time of its newest attempt."""
+
+    state: TaskState
+    exit_code: int
+    run_s: float | None
+
+
 def begin(db: apsw.Connection, now_ms: int, assignments: Sequence[Assignment]) -> list[Order]:
     """Write placement's decisions down: one live execution each. A task that is not pending any more is passed over."""
     orders = []
@@ -147,15 +155,21 @@ def outcome_of(db: apsw.Connection, execution: ExecutionId) -> Outcome | None:
     return None if row is None else Outcome(row[0])
 
 
-def success_of(db: apsw.Connection, task: TaskId) -> tuple[int, float | None] | None:
-    """The exit code and the run time of a task that succeeded; None for any other. One look where `result` would need two."""
+def ending(db: apsw.Connection, task: TaskId) -> Ending:
+    """How a task stands: all that the result of a success takes, in one look.
+
+    Raises:
+        UnknownTask: no such task.
+    """
     found = query.row(
         db,
-        f"""select coalesce(exit_code, 0), run_s from task left join execution on execution.task = task.id
-        where task.id = ? and task.state = {int(TaskState.SUCCEEDED)} order by execution.id desc limit 1""",
+        """select task.state, coalesce(exit_code, 0), run_s from task left join execution on execution.task = task.id
+        where task.id = ? order by execution.id desc limit 1""",
         (task,),
     )
-    return None if found is None else (int(found[0]), found[1])
+    if found is None:
+        return Ending(listing.state_of(db, task), 0, None)
+    return Ending(TaskState(found[0]), found[1], found[2])
 
 
 def is_live(db: apsw.Connection, execution: ExecutionId) -> bool:

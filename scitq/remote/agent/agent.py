@@ -215,6 +215,8 @@ class Agent:
             self._close(client)
             return
         client.inbox += data
+        if client.is_busy:
+            self.keeper.hurry()
         self._serve(client)
 
     def _serve(self, client: Client) -> None:

@@ -25,6 +25,8 @@ from scitq.remote.agent.tasks import Tasks
 RING_EXITS = 32
 RING_S = 0.015
 RING_STARTS_S = 0.02
+CONFIRM_S = 0.005
+"""How long the word that orders are on disk waits for the end of what they started, to leave in one message with it."""
 CAP_S = 2.0
 RETRY_S = 1.0
 ALONE_S = 60.0
@@ -48,6 +50,8 @@ class Keeper:
         self.accepted = bytearray()
         """Lines of orders taken in this round, not yet in the order file."""
         self.confirm: list[tuple[Channel, Any]] = []
+        self.confirm_at: float | None = None
+        self.is_hurried = False
         self.stop: str | None = None
         self.rung = self.journal.end
         self.ring_at: float | None = None
@@ -106,8 +110,12 @@ class Keeper:
     def _patience(self) -> float | None:
         """Seconds until something is due; None when nothing is."""
         due = [
-            at for at in (self.ring_at, self.cap_at, self.retry_at, self.alone_at, self.tasks.endings.next_due()) if at
-        ]
+            at
+            for at in (
+                self.ring_at, self.confirm_at, self.cap_at, self.retry_at, self.alone_at, self.tasks.endings.next_due()
+            )
+            if at
+        ]  # fmt: skip
         return max(0.0, min(due) - time.monotonic()) if due else None
 
     def _round(self) -> None:
@@ -118,6 +126,7 @@ class Keeper:
             tasks.stop_all()
         tasks.endings.attend(now)
         is_stored = not self.accepted or self._store_orders()
+        started = tasks.started
         is_written = tasks.launch(is_stored) and is_stored
         tasks.stagings.tell(self.channels.values(), is_stored)
         self.retry_at = None if is_written else now + RETRY_S
@@ -131,11 +140,8 @@ class Keeper:
         else:
             self.cap_at = None
         self._tidy()
-        self._ring(now)
-        if self.confirm and is_written and not tasks.unrung:  # else it leaves with the next ring, in one message
-            for channel, tag in self.confirm:
-                channel.say({"synced": tag})
-            self.confirm.clear()
+        has_rung = self._ring(now)
+        self._confirm(now, is_written, has_rung, has_started=tasks.started != started)
         for channel in list(self.channels.values()):
             if channel.outbox and not channel.wants_write:
                 self._send(channel)
@@ -143,6 +149,22 @@ class Keeper:
             self.alone_at = now + ALONE_S
             if not tasks.running and not tasks.queue:
                 self.stop = "alone"
+
+    def _confirm(self, now: float, is_written: bool, has_rung: bool, *, has_started: bool) -> None:
+        """Say that what was handed over is on disk. It leaves with the next ring, in one message, if there will be one in a
+        moment: each message costs the agent and the driver a turn on a CPU that a short task could have."""
+        due, self.confirm_at = self.confirm_at, None
+        is_hurried, self.is_hurried = self.is_hurried, False
+        if not self.confirm or not is_written or self.tasks.unrung:
+            return  # nothing to say, nothing that is true, or the ring is coming
+        if not (has_rung or is_hurried):
+            due = now + CONFIRM_S if has_started and due is None else due
+            if due is not None and now < due:
+                self.confirm_at = due
+                return
+        for channel, tag in self.confirm:
+            channel.say({"synced": tag})
+        self.confirm.clear()
 
     def _store_orders(self) -> bool:
         try:
@@ -181,8 +203,8 @@ class Keeper:
             return False
         return True
 
-    def _ring(self, now: float) -> None:
-        """Tell the agent how far it may read: rarely enough to group, soon enough when somebody waits."""
+    def _ring(self, now: float) -> bool:
+        """Tell the agent how far it may read: rarely enough to group, soon enough when somebody waits. Whether it was."""
         tasks, journal = self.tasks, self.journal
         if journal.end == self.rung:
             if journal.tail != journal.end and self.ring_at is None:
@@ -192,19 +214,19 @@ class Keeper:
                 if not journal.flush():
                     self.retry_at = now + RETRY_S
             if journal.end == self.rung:
-                return
+                return False
         is_rest = len(tasks.queue) == len(tasks.stagings.open)  # nothing that could start now
         if tasks.unrung and (tasks.unrung >= RING_EXITS or is_rest or (self.ring_at and now >= self.ring_at)):
             pass
         elif tasks.unrung:
             soon = tasks.unrung_since + RING_S
             self.ring_at = soon if self.ring_at is None else min(self.ring_at, soon)
-            return
+            return False
         elif self.ring_at is None:
             self.ring_at = now + RING_STARTS_S
-            return
+            return False
         elif now < self.ring_at:
-            return
+            return False
         journal.flush()
         self.ring_at = None
         self.rung = journal.end
@@ -219,6 +241,7 @@ class Keeper:
         for channel in self.channels.values():
             if channel.is_agent:
                 channel.say(message)
+        return True
 
     def _may_end(self) -> bool:
         if self.tasks.endings.leftovers.groups:
@@ -314,6 +337,8 @@ class Keeper:
             self._take(said, line)
         elif "sync" in said:
             self.confirm.append((channel, said["sync"]))
+        elif "hurry" in said:
+            self.is_hurried = True
         elif "where" in said:
             channel.say({"tag": said["tag"], **tasks.where(key_of(said["where"]))})
         elif "held" in said:

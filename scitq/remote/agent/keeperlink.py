@@ -201,6 +201,11 @@ class KeeperLink:
         if self.sock is not None:
             self.outbox += json.dumps(message).encode("ascii") + b"\n"
 
+    def hurry(self) -> None:
+        """Somebody has more to say than what is not confirmed yet: the keeper is not to wait with that."""
+        if self.open:
+            self.tell({"hurry": 1})
+
     def when_known(self, call: Callable[[], None], client: Client) -> None:
         """Call now, or when a keeper has said what its journal is."""
         if self.is_known:

@@ -17,9 +17,9 @@ from scitq.remote.agent.orders import Order
 from scitq.remote.agent.slots import Slot
 
 DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
-_OURS = {signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGHUP}
-RESET = tuple({number for number in signal.valid_signals() if signal.getsignal(number) == signal.SIG_IGN} | _OURS)
-"""Signals that this process ignores, or inherited as ignored: a task must not inherit that. Handlers end at exec."""
+RESET = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
+"""Signals that this process ignores, or inherited as ignored: a task must not inherit that. All of them, since those that are not
+named here are looked at one by one in the child, which costs as much again."""
 
 
 class CannotSpawn(Exception):

@@ -50,6 +50,8 @@ class Tasks:
         self.acked: int = facts.acked
         self.noted_ack: int = facts.acked
         self.last_exit: int = facts.last_exit
+        self.started = 0
+        """How many processes were started."""
         self.unrung = 0
         """Ends that no reader has been told of yet."""
         self.unrung_since = 0.0
@@ -193,6 +195,7 @@ class Tasks:
             self._finish(task, Exit(None, None, "unstarted", note, None))
             return
         self.reserved.pop(slot.number, None)
+        self.started += 1
         self.running[task.key] = self.pids[task.pid] = task
         self.journal.add(lines.pid_line(task))
         if task.timeout is not None:
