@@ -169,6 +169,7 @@ class Driver:
             self._selector.register(self._wake_r, selectors.EVENT_READ, None)
             unsubscribe = self._store.subscribe(self._changed)
             while not self._stop.is_set() and not self._lease.try_acquire(take_over=self._take_over):
+                self._store.listen_closely()
                 self._look_at_holder()
                 self._wait(CANDIDATE_S)
             if not self._stop.is_set():

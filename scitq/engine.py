@@ -26,6 +26,7 @@ from scitq.handle import Task
 from scitq.selection import Selection, TaskList
 from scitq.states import FINAL, LIVE, Halt, TaskState, task_state
 from scitq.store import batches, executions, journal, listing, logs, tasks, workers
+from scitq.store.bell import WATCH_AFTER_S
 from scitq.store.connection import Store
 from scitq.store.lease import Lease
 from scitq.store.schema import SCHEMA
@@ -75,7 +76,7 @@ class Engine:
         self._closed = False
         self._told = False
         self._pid = os.getpid()
-        self._unsubscribe = self._store.subscribe(self._changes.announce)
+        self._unsubscribe = self._store.subscribe(self._changes.announce, watch_after_s=WATCH_AFTER_S)
         _open_engines.add(self)
 
     def __repr__(self) -> str:
@@ -564,6 +565,12 @@ class Engine:
 
     def _wait_for(self, missing: Callable[[], int], timeout: float | None, what: str) -> None:
         waiting.wait_for(self, missing, timeout, what)
+
+    def _begin_to_wait(self) -> None:
+        """What this process has committed is told now, since its effects may be waited for; and others are heard at once."""
+        self._store.tell_what_is_due()
+        if not self._may_drive:  # a driver sees to it when it stands by
+            self._store.listen_closely()
 
     def _arrival(self, task: TaskId) -> Future[None]:
         """A future that is done when the task is settled; for `await`."""

@@ -241,6 +241,7 @@ class Task:
         """Output as it comes, as (stream, bytes), until the task is settled. Every byte of every try comes once."""
         engine = self._engine
         engine._drive()
+        engine._begin_to_wait()
         asked = 0.0
         current: int | None = None
         offsets = [0, 0]

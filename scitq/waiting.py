@@ -63,7 +63,7 @@ class Arrivals:
             self._expected.setdefault(task, []).append(future)
         engine = self._engine()
         if engine is not None:
-            engine._store.tell_what_is_due()
+            engine._begin_to_wait()
         if engine is not None and listing.state_of(engine._reader(), task).is_settled:
             self._arrived(task)
         return future
@@ -118,7 +118,7 @@ class Arrivals:
 def wait_for(engine: Engine, missing: Callable[[], int], timeout: float | None, what: str) -> None:
     """Wait until `missing` counts nothing. While it counts many, not every change is worth a look."""
     deadline = None if timeout is None else time.monotonic() + timeout
-    engine._store.tell_what_is_due()  # it is what is waited for
+    engine._begin_to_wait()
     while True:
         count = engine._changes.count
         if not (left := missing()):
@@ -152,7 +152,7 @@ def as_completed(engine: Engine, handles: Iterable[Task], timeout: float | None 
         UnknownTask: one was deleted.
     """
     engine._drive()
-    engine._store.tell_what_is_due()
+    engine._begin_to_wait()
     left = {task.id: task for task in handles}
     deadline = None if timeout is None else time.monotonic() + timeout
     seen = journal.last(engine._reader())

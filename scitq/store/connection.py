@@ -157,16 +157,17 @@ class Store:
         db.pragma("query_only", False)
         return db
 
-    def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
+    def subscribe(self, callback: Callable[[], None], *, watch_after_s: float = 0.0) -> Callable[[], None]:
         """Call `callback` after commits: ours (on the writer thread) and other processes' (on the bell's).
 
-        Several commits may make one call. It must be quick, and must not call `write`. Returns what ends it.
+        Several commits may make one call. It must be quick, and must not call `write`. Returns what ends it. Other processes'
+        are heard of at once after `watch_after_s` (of the first subscriber), or `listen_closely`; before, within a tenth of a second.
         """
         self._refuse_if_dead()
         with self._guarding:
             self._subscribers = (*self._subscribers, callback)
             if self._listener is None:
-                self._listener = Listener(self._bell, self._data_version, self._tell)
+                self._listener = Listener(self._bell, self._data_version, self._tell, watch_after_s)
             listener = self._listener
         listener.await_first_look()
 
@@ -175,6 +176,12 @@ class Store:
                 self._subscribers = tuple(known for known in self._subscribers if known is not callback)
 
         return unsubscribe
+
+    def listen_closely(self) -> None:
+        """What is waited for is another process's doing."""
+        listener = self._listener
+        if listener is not None and not self.closed:
+            listener.watch_now()
 
     def ring(self) -> None:
         """Wake the other processes, when something besides the file's content has changed."""

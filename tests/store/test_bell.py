@@ -146,6 +146,36 @@ def test_a_read_only_store_hears_commits(state_file: Path) -> None:
         assert heard.wait(20)
 
 
+def test_who_is_about_to_end_does_not_watch_and_hears_all_the_same(state_file: Path) -> None:
+    with Store.open(state_file, SMALL) as store:
+        heard = threading.Event()
+        store.subscribe(heard.set, watch_after_s=600.0)
+        assert store._listener is not None and store._listener._ear.is_deaf
+        run_child("store = Store.open(PATH, SMALL); store.write(put('other')); store.close()", state_file)
+        assert heard.wait(30)
+        assert store._listener._ear.is_deaf
+
+
+def test_who_begins_to_wait_for_others_watches_from_then_on(state_file: Path) -> None:
+    with Store.open(state_file, SMALL) as store:
+        calls: list[set[str]] = []
+        store.subscribe(lambda: calls.append(bodies(store.reader())), watch_after_s=600.0)
+        listener = store._listener
+        assert listener is not None
+        store.listen_closely()
+        until(lambda: not listener._ear.is_deaf)
+        run_child("store = Store.open(PATH, SMALL); store.write(put('other')); store.close()", state_file)
+        until(lambda: calls and "other" in calls[-1])
+
+
+@pytest.mark.parametrize("after_s", [0.0001, 0.01, 600.0])
+def test_a_listener_may_be_closed_while_it_begins_to_watch(state_file: Path, after_s: float) -> None:
+    for _ in range(10):
+        with Store.open(state_file, SMALL) as store:
+            store.subscribe(lambda: None, watch_after_s=after_s)
+            store.listen_closely()
+
+
 @pytest.mark.promise("core 11.15")
 def test_listening_costs_next_to_nothing_when_nothing_happens(state_file: Path) -> None:
     with Store.open(state_file, SMALL) as store:
