@@ -32,6 +32,11 @@ _OURS = {
     "--tty": "there is no terminal",
     "--cidfile": "scitq finds its containers by their names",
     "--restart": "scitq tries again by itself: retry=",
+    "--pull": "scitq sees to it that all tries run the same image",
+    "--log-driver": "scitq reads what it writes",
+    "--log-opt": "scitq reads what it writes",
+    "--sig-proxy": "scitq itself ends what has to end",
+    "--env-file": "the file would be looked for on the worker: env= gives variables",
 }
 _OURS_SHORT = {"d": "--detach", "a": "--attach", "i": "--interactive", "t": "--tty"}
 # The one-letter options of docker and podman that come without a value: others of such letters may stand behind them.

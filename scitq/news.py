@@ -48,6 +48,12 @@ def apply(db: apsw.Connection, now: int, plan: Plan, answer: Answer) -> None:
     for line in found:
         fields = line.fields
         try:
+            if "image" in fields and line.kind in ("start", "exit"):
+                has, digest = fields["image"], fields["image"]["digest"]
+                image = str(has["id"])
+                executions.runs_image(
+                    db, now, ExecutionId(fields["id"]), image, None if digest is None else str(digest)
+                )
             if line.kind == "start":
                 plan.starts[ExecutionId(fields["id"])] = time.monotonic()
                 plan.stagings.pop(fields["id"], None)
@@ -130,6 +136,7 @@ def _exited(db: apsw.Connection, now: int, plan: Plan, fields: Mapping[str, Any]
         manifest=_manifest(fields) if "to" in fields else None,
         trouble=fields.get("error"),
         is_final=bool(fields.get("final")),
+        has_image="image" in fields,
     )
     ended = executions.exited(db, now, end)
     if end.run_s is not None and end.why is None:

@@ -185,7 +185,7 @@ class ExecutionRow:
 
     What it used is counted by the system for the command and the children it waited for: `peak_memory_bytes` is that of the
     largest process; `read_bytes` and `written_bytes` are what came from, and went to, a disk (not what was in memory anyway).
-    None: not known, or not counted there.
+    None: not known, or not counted there. `image`: the bits its container ran, by their digest (or id, where they have none).
     """
 
     id: ExecutionId
@@ -206,6 +206,7 @@ class ExecutionRow:
     read_bytes: int | None
     written_bytes: int | None
     wanted: Wanted
+    image: str | None = None
 
     @property
     def stop_wanted(self) -> bool:

@@ -88,6 +88,8 @@ def test_options_are_words_however_they_are_given() -> None:
         ("-d", "stays with"),
         ("-a stdout", "reads what it writes"),
         ("--restart always", "retry="),
+        ("--pull=always", "the same image"),
+        ("--env-file x", "env="),
         ("ubuntu", "no option"),
         ("-v /a:/b -- sh", "ends the options"),
         ("-e 'X", "split into words"),

@@ -155,6 +155,7 @@ def execution_facts(row: ExecutionRow) -> dict[str, Any]:
         "run_s": _seconds(row.run_s), "cpu_s": _seconds(row.cpu_s),
         "peak_memory": _bytes(row.peak_memory_bytes), "read_bytes": _bytes(row.read_bytes),
         "written_bytes": _bytes(row.written_bytes),
+        "image": row.image,
     }  # fmt: skip
 
 

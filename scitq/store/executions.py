@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import apsw
@@ -22,7 +22,7 @@ from scitq.worker import Load, WorkerId
 
 _COLUMNS = """execution.id, execution.task, worker.name, execution.attempt, execution.assigned, execution.started, execution.ended,
   execution.outcome, execution.stage, execution.exit_code, execution.signal, execution.detail, execution.run_s, execution.cpu_s,
-  execution.peak_memory, execution.read_bytes, execution.written_bytes, execution.wanted
+  execution.peak_memory, execution.read_bytes, execution.written_bytes, execution.wanted, execution.image
   from execution left join worker on worker.id = execution.worker"""
 
 
@@ -71,6 +71,7 @@ class Exit(NamedTuple):
     manifest: tuple[str, Sequence[Any]] | None = None  # where its output is, and its files, when they are there already
     trouble: str | None = None  # what went wrong while it was staged, by the name of its kind
     is_final: bool = False  # another try would end the same way
+    has_image: bool = False  # it got as far as its container
 
 
 class Ending(NamedTuple):
@@ -264,6 +265,20 @@ def started(db: apsw.Connection, execution: ExecutionId, at_ms: int) -> None:
     )
 
 
+def runs_image(db: apsw.Connection, now_ms: int, execution: ExecutionId, image: str, digest: str | None) -> None:
+    """Its container runs these bits. With a digest, all later tries of the task do; the bits of an image without one are on its
+    worker only."""
+    row = query.row(
+        db,
+        "update execution set image = ? where id = ? and ended is null and image is null returning task",
+        (digest or image, execution),
+    )
+    if row is not None and digest is not None:
+        raised = raised_of(query.one(db, "select raised from task where id = ?", (row[0],))[0])
+        if raised.image is None:
+            tasks.raise_to(db, now_ms, row[0], replace(raised, image=digest))
+
+
 def staging(db: apsw.Connection, at_ms: int, execution: ExecutionId) -> None:
     """The agent fetches what the command needs."""
     db.execute(
@@ -308,7 +323,7 @@ def exited(db: apsw.Connection, now_ms: int, end: Exit) -> bool:
     if success:
         _succeed(db, now_ms, task, wanted)
     elif is_over:
-        is_workers = end.why in _COULD_NOT_START or end.trouble in WORKERS_FAULT
+        is_workers = end.trouble in WORKERS_FAULT or (end.why in _COULD_NOT_START and not end.has_image)
         how = _outcome(end.why, end.code, end.note, Wanted(wanted))
         finish(db, now_ms, end.execution, *how, is_final=end.is_final, is_workers=is_workers)
     else:
@@ -549,4 +564,5 @@ def _execution(row: tuple[Any, ...]) -> ExecutionRow:
         read_bytes=row[15],
         written_bytes=row[16],
         wanted=Wanted(row[17]),
+        image=row[18],
     )

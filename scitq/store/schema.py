@@ -331,7 +331,8 @@ _VIEWS_2 = f"""
 create view tasks as select
 {_TASKS},
   task.spec ->> '$.input' as input, task.spec ->> '$.resource' as resource, task.spec ->> '$.output' as output,
-  coalesce(task.spec ->> '$.use_cache', 0) as use_cache
+  coalesce(task.spec ->> '$.use_cache', 0) as use_cache,
+  task.spec ->> '$.container' as container
   from task join batch on batch.id = task.batch;
 create view executions as select
 {_EXECUTIONS},
