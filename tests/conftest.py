@@ -8,10 +8,11 @@ import time
 import uuid
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.containers import Dockerd
+from tests.containers import Dockerd, Podman
 from tests.fetch.web import WebServer
 
 # How long processes of a test may take to end by themselves after it: an agent needs a moment to notice.
@@ -173,10 +174,29 @@ def dockerd_server() -> Iterator[Dockerd]:
 @pytest.fixture
 def dockerd(dockerd_server: Dockerd, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dockerd]:
     """It, for programs that the test starts; no container may be left there."""
-    for name, value in dockerd_server.environment.items():
+    yield from _lent(dockerd_server, monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def podman_storage() -> Iterator[Podman]:
+    """podman with a storage of this process's own."""
+    podman = Podman()
+    yield podman
+    podman.close()
+
+
+@pytest.fixture(params=["docker", "podman"])
+def containers(
+    request: pytest.FixtureRequest, dockerd_server: Dockerd, podman_storage: Podman, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Dockerd | Podman]:
+    """Either of the two engines, for programs that the test starts; no container may be left there."""
+    yield from _lent(dockerd_server if request.param == "docker" else podman_storage, monkeypatch)
+
+
+def _lent(engine: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    for name, value in engine.environment.items():
         monkeypatch.setenv(name, value)
-    yield dockerd_server
-    left = dockerd_server.containers()
-    if left:
-        dockerd_server.run("rm", "-f", *left)
+    yield engine
+    if left := engine.containers():
+        engine.run("rm", "-f", *left, is_checked=False)
         pytest.fail(f"containers left behind: {left}", pytrace=False)

@@ -45,6 +45,8 @@ def end(process: subprocess.Popen[bytes]) -> None:
 class Dockerd:
     """One private daemon."""
 
+    name = "docker"
+
     def __init__(self, *, live_restore: bool = False) -> None:
         # A socket's path has to be short.
         self.folder = Path(tempfile.mkdtemp(prefix="scitq-dockerd-", dir="/tmp"))
@@ -57,6 +59,8 @@ class Dockerd:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
+        # After a kill: a process that nobody reaps counts as one that lives.
+        (self.folder / "exec" / "containerd" / "containerd.pid").unlink(missing_ok=True)
         words: list[str | Path] = ["dockerd", "--data-root", self.folder / "data", "--exec-root", self.folder / "exec",
                  "--pidfile", self.folder / "pid", "-H", f"unix://{self.socket}", "--bridge", "none", "--iptables=false",
                  "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"]  # fmt: skip
@@ -113,6 +117,63 @@ class Dockerd:
         for place in reversed(self.mounts()):
             subprocess.run(["umount", "-l", place], check=False, capture_output=True)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Podman:
+    """podman with storage of its own, and what it needs on machines like this one."""
+
+    name = "podman"
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="scitq-podman-", dir="/tmp"))
+        self.environment = {
+            "CONTAINERS_CONF": f"{self.folder}/containers.conf", "CONTAINERS_STORAGE_CONF": f"{self.folder}/storage.conf",
+            "SCITQ_CONTAINER_ENGINE": "podman",
+        }  # fmt: skip
+        (self.folder / "containers.conf").write_text(
+            '[containers]\ndefault_ulimits = ["nofile=20000:20000", "nproc=4000:4000"]\nnetns = "none"\n'
+            '[engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n'
+        )
+        (self.folder / "storage.conf").write_text(
+            f'[storage]\ndriver = "overlay"\ngraphroot = "{self.folder}/graph"\nrunroot = "{self.folder}/run"\n'
+        )
+        self.make_image(IMAGE)
+
+    def run(self, *words: str, is_checked: bool = True) -> subprocess.CompletedProcess[bytes]:
+        """podman's program, told to use this storage."""
+        done = subprocess.run(
+            ["podman", *words], env={**os.environ, **self.environment}, capture_output=True, check=False
+        )
+        assert not is_checked or done.returncode == 0, (words, done.stderr.decode())
+        return done
+
+    def said(self, *words: str) -> str:
+        """What it answers."""
+        return self.run(*words).stdout.decode().strip()
+
+    def make_image(self, name: str, *changes: str) -> str:
+        """An image of a shell and its tools, made here; its id."""
+        return make_image(["podman"], name, changes, {**os.environ, **self.environment})
+
+    def containers(self) -> list[str]:
+        """The names of all containers, running or not."""
+        return self.said("ps", "-a", "--format", "{{.Names}}").split()
+
+    def mounts(self) -> list[str]:
+        """What is mounted in its folder."""
+        return mounts_below(self.folder)
+
+    def close(self) -> None:
+        """End all that it has; nothing stays."""
+        with contextlib.suppress(Exception):
+            if names := self.containers():
+                self.run("rm", "-f", "--time", "0", *names, is_checked=False)
+        for place in reversed(self.mounts()):
+            subprocess.run(["umount", "-l", place], check=False, capture_output=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+Engine = Dockerd | Podman
 
 
 def make_image(engine: Sequence[str], name: str, changes: Sequence[str], environment: dict[str, str]) -> str:

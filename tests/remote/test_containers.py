@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
-from tests.containers import IMAGE, Dockerd
+from tests.containers import IMAGE, Dockerd, Engine
 from tests.remote.client import Driver
 
 pytestmark = pytest.mark.servers
@@ -16,10 +17,10 @@ pytestmark = pytest.mark.servers
 def test_a_program_runs_in_its_image(dockerd: Dockerd, driver: Driver) -> None:
     line = driver.run(1, "cat", "/etc/passwd", image=IMAGE)
 
-    assert (line["code"], line["why"], line["o"]) == (0, None, "root:x:0:0::/:/bin/sh\n")
+    assert (line["code"], line["why"], line["o"]) == (0, None, "root:x:0:0::/:/bin/sh\n"), line["note"]
 
 
-def test_a_script_and_its_places(dockerd: Dockerd, driver: Driver, tmp_path: Path) -> None:
+def test_a_script_and_its_places(containers: Engine, driver: Driver, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "a b").write_text("an input\n")
     text = 'cat "$INPUT/a b"; echo $OUTPUT $TEMP $RESOURCE $CPU $MEMORY $MINE $SCITQ_TASK; echo made > $OUTPUT/made; echo x > $TEMP/x'
@@ -35,22 +36,26 @@ def test_a_script_and_its_places(dockerd: Dockerd, driver: Driver, tmp_path: Pat
     assert (tmp_path / "home" / "made").stat().st_uid == os.getuid()
 
 
-def test_the_image_is_told_at_the_start_and_at_the_end(dockerd: Dockerd, driver: Driver) -> None:
+def test_the_image_is_told_at_the_start_and_at_the_end(containers: Engine, driver: Driver) -> None:
     line = driver.run(1, "true", image=IMAGE)
 
-    identity = dockerd.said("image", "inspect", "--format", "{{.Id}}", IMAGE)
-    assert line["image"] == {"engine": "docker", "id": identity, "digest": None}
+    identity = f"sha256:{json.loads(containers.said('image', 'inspect', IMAGE))[0]['Id'].removeprefix('sha256:')}"
+    assert line["image"] == {"engine": containers.name, "id": identity, "digest": None}
     assert driver.seen("start", 1)["image"]["id"] == identity
 
 
-@pytest.mark.parametrize("code", [1, 3, 125, 127, 137, 255])
-def test_its_exit_code_is_the_containers(dockerd: Dockerd, driver: Driver, code: int) -> None:
-    line = driver.script(1, f"printf out; printf err >&2; exit {code}", image=IMAGE)
+def test_its_exit_code_is_the_containers(containers: Engine, driver: Driver) -> None:
+    codes = [1, 125, 127, 137, 255]
+    for code in codes:
+        text = f"printf out; printf err >&2; exit {code}"
+        driver.say({"order": code, "task": code, "script": text, "image": IMAGE})
 
-    assert (line["code"], line["why"], line["o"], line["e"]) == (code, None, "out", "err")
+    for code in codes:
+        line = driver.exit_of(code)
+        assert (line["code"], line["why"], line["o"], line["e"]) == (code, None, "out", "err")
 
 
-def test_streams_keep_every_byte(dockerd: Dockerd, driver: Driver) -> None:
+def test_streams_keep_every_byte(containers: Engine, driver: Driver) -> None:
     text = "seq 1 200000; printf 'no end\\377\\000' ; seq 1 1000 >&2"
     driver.script(1, text, image=IMAGE)
 
@@ -58,17 +63,21 @@ def test_streams_keep_every_byte(dockerd: Dockerd, driver: Driver) -> None:
     assert driver.output(1, "err") == b"".join(b"%d\n" % n for n in range(1, 1001))
 
 
-def test_a_program_that_the_image_does_not_have(dockerd: Dockerd, driver: Driver) -> None:
+def test_a_program_that_the_image_does_not_have(containers: Engine, driver: Driver) -> None:
     line = driver.run(1, "no-such-program", image=IMAGE)
 
     assert (line["code"], line["why"]) == (127, "spawn")
     assert "no-such-program" in line["note"]
 
 
-def test_an_option_that_the_engine_does_not_know(dockerd: Dockerd, driver: Driver) -> None:
+def test_an_option_that_the_engine_does_not_know(containers: Engine, driver: Driver) -> None:
     line = driver.run(1, "true", image=IMAGE, options=["--no-such-option"])
 
-    assert (line["code"], line["why"], line["note"]) == (125, "spawn", "docker: unknown flag: --no-such-option")
+    assert (line["code"], line["why"], line["note"]) == (
+        125,
+        "spawn",
+        f"{containers.name}: unknown flag: --no-such-option",
+    )
 
 
 def test_nothing_is_privileged_unless_it_is_asked_for(dockerd: Dockerd, driver: Driver) -> None:
@@ -98,7 +107,7 @@ def test_cancel_ends_it_with_term(dockerd: Dockerd, driver: Driver) -> None:
     assert (line["why"], line["code"], line["o"]) == ("cancel", 9, "on\nbye\n")
 
 
-def test_who_does_not_hear_term_is_killed_after_the_grace(dockerd: Dockerd, driver: Driver) -> None:
+def test_who_does_not_hear_term_is_killed_after_the_grace(containers: Engine, driver: Driver) -> None:
     driver.say(
         {
             "order": 1,

@@ -131,3 +131,13 @@ def ending(key: str) -> dict[str, Any] | None:
             return said
     except (OSError, ValueError):
         return None
+
+
+def staged(root: str, key: str) -> dict[str, Any] | None:
+    """The image of an execution that was staged here, if it is to run in a container."""
+    try:
+        with open(os.path.join(root, "stage", key, "ready"), encoding="ascii") as file:
+            found: dict[str, Any] | None = json.loads(file.read() or "null")
+            return found
+    except (OSError, ValueError):
+        return None

@@ -109,14 +109,7 @@ class Images:
         """An image that is here already."""
         if engine["engine"] in engines.BIN:
             return self._find_file(engine, image)
-        words = [
-            engine["engine"],
-            "image",
-            "inspect",
-            "--format",
-            "{{json .Id}} {{json .RepoDigests}} {{json .Architecture}}",
-            image,
-        ]
+        words = [engine["engine"], "image", "inspect", image]
         code, out, err = run(words)
         if code:
             if "no such image" in err.lower() or "image not known" in err.lower() or "no such object" in err.lower():
@@ -124,11 +117,11 @@ class Images:
             with self._lock:
                 self._engines.clear()  # look again which engine answers
             raise EngineFailed(f"{engine['engine']} does not work on this worker: {last(err)}", uri=image, phase="get")
-        identity, digests, architecture = (json.loads(word) for word in _three(out))
-        if platform and platform.split("/")[1:2] not in ([], [architecture]):
+        (said,) = json.loads(out)
+        if platform and platform.split("/")[1:2] not in ([], [said.get("Architecture")]):
             return None
-        identity = identity if ":" in identity else f"sha256:{identity}"
-        return {**engine, "id": identity, "digest": _digest_of(image, digests or [])}
+        identity = said["Id"] if ":" in said["Id"] else f"sha256:{said['Id']}"  # podman leaves that out
+        return {**engine, "id": identity, "digest": _digest_of(image, said.get("RepoDigests") or [])}
 
     def _find_file(self, engine: dict[str, Any], image: str) -> dict[str, Any] | None:
         if image.startswith("/") and os.path.exists(image):
@@ -267,12 +260,6 @@ def _platform(options: list[str]) -> str | None:
         if name == "--platform":
             return value if equals else options[at + 1] if at + 1 < len(options) else None
     return None
-
-
-def _three(out: str) -> list[str]:
-    first, _, rest = out.strip().partition(" ")
-    middle, _, third = rest.rpartition(" ")
-    return [first, middle, third]
 
 
 def _digest_of(image: str, digests: list[str]) -> str | None:

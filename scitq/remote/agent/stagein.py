@@ -27,7 +27,7 @@ from scitq.fetch.uri import Address, parse
 from scitq.remote.agent import manifest, publish, root
 from scitq.remote.agent.cache import Cache, Coming
 from scitq.remote.agent.collect import empty_trash, to_trash
-from scitq.remote.agent.containers import name_of
+from scitq.remote.agent.containers import name_of, staged
 from scitq.remote.agent.images import Images, remove_container
 from scitq.remote.agent.links import bring_links, can_be_linked
 from scitq.remote.agent.rooms import kept_bytes, trim, with_room
@@ -80,7 +80,7 @@ class Site:
     def _stage(self, job: Job, settings: Settings) -> Outcome:
         home = os.path.join(self.root, "stage", job.key)
         if os.path.exists(os.path.join(home, "ready")):
-            return _ready(home)
+            return _ready(staged(self.root, job.key))
         if (found := _look_at_output(job.ask, settings)) is not None:
             return found
         os.makedirs(home, mode=0o700, exist_ok=True)
@@ -94,7 +94,7 @@ class Site:
         with open(os.path.join(home, "ready.new"), "w", encoding="ascii") as file:
             json.dump(image, file)
         os.rename(os.path.join(home, "ready.new"), os.path.join(home, "ready"))
-        return _ready(home)
+        return _ready(image)
 
     def _of(self, job: Job, name: str, kind: type[Sources], settings: Settings) -> None:
         addresses = [_absolute(text) for text in job.ask.get(name) or []]
@@ -150,29 +150,19 @@ class Site:
             said += [(each, text) for each in users]
         return said
 
-    def remove_container(self, key: str, *, is_over: bool = True) -> None:
-        """Remove the container of an execution, if it may have one."""
-        if (image := _ready(os.path.join(self.root, "stage", key)).get("image")) is not None:
-            remove_container(image, name_of(root.identity(self.root), key), is_over=is_over)
-
     def remove(self, key: str) -> None:
         """Take away all that was staged for an execution that is over; with its links, resources may go as well.
 
         Its container first, if it has one: the folder says that there may be one, also to the next agent.
         """
-        self.remove_container(key)
+        if (image := staged(self.root, key)) is not None:
+            remove_container(image, name_of(root.identity(self.root), key))
         to_trash(self.root, os.path.join(self.root, "exec", key, "resource"))
         to_trash(self.root, os.path.join(self.root, "stage", key))
         empty_trash(self.root)
 
 
-def _ready(home: str) -> Outcome:
-    """What the keeper is told of an execution that has been staged."""
-    try:
-        with open(os.path.join(home, "ready"), encoding="ascii") as file:
-            image = json.loads(file.read() or "null")
-    except (OSError, ValueError):
-        image = None
+def _ready(image: Outcome | None) -> Outcome:
     return {"ok": True} if image is None else {"ok": True, "image": image}
 
 

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from scitq.remote.agent import collect, root
+from scitq.remote.agent import collect, containers, root
 from scitq.remote.agent.orders import key_of
 from scitq.remote.agent.registries import Registries
 from scitq.remote.agent.remotes import BadRemotes, Remotes
@@ -318,11 +318,12 @@ class Staging:
     def _remove_containers(self) -> None:
         """The keeper has ended, too: none of those that have ended themselves is left for nobody."""
         until = time.monotonic() + END_S
-        site = self._site
-        for key in os.listdir(os.path.join(self.root, "stage")) if site is not None else ():
-            if site is not None and time.monotonic() < until:
+        for key in os.listdir(os.path.join(self.root, "stage")):
+            if (image := containers.staged(self.root, key)) is not None and time.monotonic() < until:
+                from scitq.remote.agent import images
+
                 with contextlib.suppress(Exception):  # the next agent tries again
-                    site.remove_container(key, is_over=False)
+                    images.remove_container(image, containers.name_of(root.identity(self.root), key), is_over=False)
 
 
 def _identity(key: str) -> int | str:
