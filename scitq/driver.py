@@ -45,7 +45,7 @@ from scitq.store.connection import Store
 from scitq.store.executions import Glance, Order
 from scitq.store.lease import Lease
 from scitq.tails import Tails
-from scitq.task import Need
+from scitq.task import ExecutionId, Need
 from scitq.worker import LOCAL, WorkerId, WorkerRow
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class Driver:
         )  # fmt: skip
         self._caching = Caching(store, self._lease, self._stop, self.wake)
         self._storages = Storages(later=self._later, say=self._say)
-        self._registries = Registries(later=self._later, say=self._say)
+        self._registries = Registries(later=self._later, say=self._say, note=self._note)
         self._thread = threading.Thread(target=self._main, name="scitq-driver", daemon=True)
 
     def start(self) -> None:
@@ -730,6 +730,19 @@ class Driver:
             contact.commands.queue("GET", f"/{what}")
             contact.asked.append(what)
             self._send(contact, contact.commands)
+
+    def _note(self, waiting: set[int], text: str) -> None:
+        """Say of executions what they wait for."""
+        if self._over:
+            return
+
+        def write(db: apsw.Connection) -> None:
+            self._lease.check(db)
+            for execution in waiting:
+                if executions.is_live(db, ExecutionId(execution)):
+                    manifests.note(db, _now_ms(), ExecutionId(execution), text)
+
+        self._store.write(write)
 
     def _measured(self, contact: Contact, stats: dict[str, Any]) -> None:
         def write(db: apsw.Connection) -> None:

@@ -40,9 +40,15 @@ class Registries:
     """The registries that one driver's agents were told of. All methods are called by the driver's thread."""
 
     def __init__(
-        self, *, later: Callable[[Callable[[], None]], None], say: Callable[[Contact, list[dict[str, Any]]], None]
+        self,
+        *,
+        later: Callable[[Callable[[], None]], None],
+        say: Callable[[Contact, list[dict[str, Any]]], None],
+        note: Callable[[set[int], str], None],
     ) -> None:
-        self._later, self._say = later, say
+        self._later, self._say, self._note = later, say, note
+        # Which executions wait for a registry's login since it could not be had.
+        self._orders: dict[str, set[int]] = {}
         self._wanted: list[tuple[Contact, object, str]] = []
         self._is_busy = False
 
@@ -59,6 +65,10 @@ class Registries:
         contact.registries.update(dict.fromkeys(missing, (stamp, now)))
         # Of this connection: when it is lost, the next one begins anew.
         self._wanted += [(contact, contact.commands, registry) for registry in missing]
+        open_ones = {registry for _, _, registry in self._wanted}
+        for command in commands:
+            if command.get("login") and command["registry"] in open_ones:
+                self._orders.setdefault(command["registry"], set()).add(command["order"])
         self._begin()
 
     def _begin(self) -> None:
@@ -74,12 +84,18 @@ class Registries:
         try:
             config = logins.for_agent(registry, logins.login_of(registry))
         except RegistryError as problem:
-            log.warning("The login for %s cannot be read, so what comes from there waits: %s", registry, problem)
+            text = f"the login for {registry} cannot be had, so it waits: {problem}"
+            self._later(lambda: self._failed(registry, text))
             timer = threading.Timer(AGAIN_S, self._later, [self._again])
             timer.daemon = True
             timer.start()
         else:
             self._later(lambda: self._have(registry, {"config": config, "insecure": logins.insecure()}))
+
+    def _failed(self, registry: str, text: str) -> None:
+        log.warning("%s", text[0].upper() + text[1:])
+        if waiting := self._orders.pop(registry, None):
+            self._note(waiting, text)
 
     def _again(self) -> None:
         self._is_busy = False
@@ -93,4 +109,5 @@ class Registries:
             if wanted == registry and contact.commands is stream is not None:
                 self._say(contact, [{"registries": said}])
         self._wanted = [one for one in self._wanted if one[2] != registry]
+        self._orders.pop(registry, None)
         self._begin()

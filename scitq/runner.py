@@ -106,7 +106,7 @@ def main(wanted: str, function_file: str, arguments_file: str) -> int:
     if here != wanted:
         raise CannotCall(
             f"this worker's Python is {here}, but the call was packed by Python {wanted} and only that one can unpack it. "
-            f"Install Python {wanted} there, or use container= with an image that has it."
+            f"Install Python {wanted} there."
         )
     import io
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from scitq import because
 from scitq.placement import has_choice
 from scitq.states import Halt, TaskState, Wanted, WorkerState
-from scitq.store import batches, executions, listing
+from scitq.store import batches, executions, listing, manifests
 from scitq.task import BatchId, ExecutionRow, PendingTask, TaskId, TaskRow
 from scitq.worker import WorkerRow
 
@@ -95,9 +95,7 @@ def _queue(engine: Engine, row: TaskRow) -> str:
     need, problem = listing.need_of(db, row.id)
     if problem is not None:
         if need is not None and need.python is not None and not need.occupies:
-            return (
-                f"{problem}. Call it from a Python that a worker has, add a worker with that one, or use a container."
-            )
+            return f"{problem}. Call it from a Python that a worker has, or add a worker with that one."
         return (
             f"{problem}. Ask for less: scitq task update {row.id} --cpus/--memory/--gpus, or add a worker that has it."
         )
@@ -199,7 +197,8 @@ def _execution(engine: Engine, row: TaskRow) -> str:
             )
         return f"{row.label} has been running on {last.worker} for {since_s:.0f} s.{stopping}"
     if row.state is TaskState.STAGING:
-        return f"{row.label} is staging: {last.worker} fetches what it needs{_progress(engine, last)}.{stopping}"
+        said = f"{row.label} is staging: {last.worker} fetches what it needs{_progress(engine, last)}.{stopping}"
+        return said + "".join(f" Lately: {note}" for note in manifests.notes(engine._reader(), last.id)[-1:])
     if row.state.is_live:
         return (
             f"{row.label} is {row.state.word}: its command has ended, its log and output are being brought home from "

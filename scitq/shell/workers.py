@@ -9,7 +9,7 @@ import click
 
 from scitq.engine import Engine
 from scitq.shell import facts
-from scitq.shell.answers import Bytes, Column, Rows, Seconds, Text, When, clean, several, shown
+from scitq.shell.answers import Bytes, Column, Rows, Seconds, Text, When, clean, several, shown, size
 from scitq.store import executions, summary, workers
 from scitq.task import Need
 from scitq.worker import Load, WorkerRow
@@ -43,6 +43,7 @@ def show(engine: Engine, args: SimpleNamespace) -> Text:
         ("state", row.state.word + (f": {row.note}" if row.note else "")),
         ("slots", f"{known['holds']} of {row.concurrency} taken, {known['prefetch']} ready beyond those"),
         ("has", Need(row.cpus or None, row.memory or None, len(row.gpus) or None).describe()),
+        *([("GPUs", _models(row))] if row.gpus else []),
         ("tasks are", held_to(row)),
         ("host", f"{known['host'] or ''}, Python {known['python'] or '?'}"),
     ]
@@ -84,6 +85,16 @@ def held_to(row: WorkerRow) -> str:
     return (f"{held}; not to the rest: " if held else "not held to what they ask for: ") + row.limits_reason
 
 
+def _models(row: WorkerRow) -> str:
+    """Its GPUs by name, as far as its agent knows."""
+    known = {str(one.get("id")): one for one in row.facts.get("gpu_models") or ()}
+    said = [known.get(gpu) for gpu in row.gpus]
+    return ", ".join(
+        gpu if one is None else f"{gpu}: {one.get('name')}, {size(int(one.get('memory') or 0))}"
+        for gpu, one in zip(row.gpus, said, strict=True)
+    )
+
+
 def _facts(row: WorkerRow, load: Load) -> dict[str, Any]:
     """A worker for JSON, and for tables."""
     stats, now = row.stats, facts.now_ms()
@@ -92,7 +103,8 @@ def _facts(row: WorkerRow, load: Load) -> dict[str, Any]:
         "id": int(row.id), "name": row.name, "kind": row.kind, "state": row.state.word, "concurrency": row.concurrency,
         "prefetch": "auto" if row.prefetch is None else row.prefetch, "holds": load.slots,
         "cpus": row.facts.get("cpus"), "memory": _bytes(row.facts.get("memory")), "memory_taken": Bytes(load.memory),
-        "gpus": list(row.gpus), "gpus_taken": sorted(load.gpus), "python": row.facts.get("python"),
+        "gpus": list(row.gpus), "gpus_taken": sorted(load.gpus), "gpu_models": row.facts.get("gpu_models") or [],
+        "python": row.facts.get("python"),
         "host": row.facts.get("host"), "batch": row.batch, "note": row.note, "created": When(row.created_ms),
         "seen": None if row.seen_ms is None else When(row.seen_ms),
         "limits": list(row.limits), "limits_reason": row.limits_reason,

@@ -93,13 +93,18 @@ def test_agents_are_told_the_logins_that_their_orders_need_once(
     still: Engine, logins: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     said: list[Any] = []
+    notes: dict[int, str] = {}
     waiting: queue.Queue[Callable[[], None]] = queue.Queue()
-    there = Registries(later=waiting.put, say=lambda contact, commands: said.extend(commands))
+    there = Registries(
+        later=waiting.put,
+        say=lambda contact, commands: said.extend(commands),
+        note=lambda ids, text: notes.update(dict.fromkeys(ids, text)),
+    )
     contact = Contact(WorkerId(1), Path())
     contact.commands = object()  # type: ignore[assignment]
 
     def want(*registries: str) -> None:
-        there.want(contact, [{"registry": name, "login": True} for name in registries])
+        there.want(contact, [{"order": 7, "registry": name, "login": True} for name in registries])
         while there._is_busy:
             waiting.get(timeout=30)()
 
@@ -113,7 +118,7 @@ def test_agents_are_told_the_logins_that_their_orders_need_once(
     logins.write_text("{}")
     want("quay.example")  # logged out: what waits for it need not wait any more
     assert said[2:] == [{"registries": {"config": {"quay.example": {}}, "insecure": ["lab:5000"]}}]
-    assert "geheim" not in caplog.text
+    assert "geheim" not in caplog.text and not notes
 
 
 def test_a_login_that_cannot_be_had_keeps_nobody_else_waiting(
@@ -121,16 +126,23 @@ def test_a_login_that_cannot_be_had_keeps_nobody_else_waiting(
 ) -> None:
     monkeypatch.setattr(registries, "AGAIN_S", 0.0)
     said: list[Any] = []
+    notes: dict[int, str] = {}
     waiting: queue.Queue[Callable[[], None]] = queue.Queue()
-    there = Registries(later=waiting.put, say=lambda contact, commands: said.extend(commands))
+    there = Registries(
+        later=waiting.put,
+        say=lambda contact, commands: said.extend(commands),
+        note=lambda ids, text: notes.update(dict.fromkeys(ids, text)),
+    )
     contact = Contact(WorkerId(1), Path())
     contact.commands = object()  # type: ignore[assignment]
 
-    there.want(contact, [{"registry": name, "login": True} for name in ("locked.example", "quay.example")])
+    names = ("locked.example", "quay.example")
+    there.want(contact, [{"order": id, "registry": name, "login": True} for id, name in enumerate(names)])
     while not said:
         waiting.get(timeout=30)()
     assert list(said[0]["registries"]["config"]) == ["quay.example"]
     assert "docker-credential-of-nobody" in caplog.text and "locked.example" in caplog.text
+    assert list(notes) == [0] and "the login for locked.example cannot be had, so it waits: " in notes[0]
     contact.commands = None  # the connection is lost: nobody waits any more
     while there._is_busy:
         waiting.get(timeout=30)()

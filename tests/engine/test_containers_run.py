@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,11 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from scitq import registries
 from scitq.engine import Engine
-from scitq.remote import images
+from scitq.remote import images, local
 from scitq.remote.logins import Login
 from scitq.states import Outcome
 from tests.containers import IMAGE, PASSWORD, USER, Dockerd, Registry, closing
+from tests.crash.conftest import holder, kill
 from tests.engine.conftest import Opener, sound
 from tests.engine.test_engine import WAIT_S
 
@@ -112,6 +115,26 @@ def test_a_private_image_is_pulled_with_the_users_login_and_all_tries_run_the_sa
         assert secret not in path.read_bytes() and PASSWORD.encode() not in path.read_bytes(), path
 
 
+def test_a_login_that_comes_late_is_waited_for_even_when_the_agent_is_killed_meanwhile(
+    dockerd: Dockerd, registry: Registry, log_in: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next agent is told once there is something to tell."""
+    monkeypatch.setattr(registries, "AGAIN_S", 0.05)
+    digest = registry.push(dockerd, IMAGE, "lab/tool:1.0")
+    configuration = (log_in / "config.json").read_text()
+    (log_in / "config.json").write_text(json.dumps({"credHelpers": {registry.host: "of-nobody"}}))
+    monkeypatch.setenv("DOCKER_CONFIG", str(log_in))
+    task = engine.submit("echo here", shell=True, container=f"{registry.host}/lab/tool:1.0")
+    engine._wait_for(lambda: 0 if "cannot be had" in task.why() else 1, WAIT_S, "the reason")
+    assert "docker-credential-of-nobody" in task.why()
+    assert kill(holder(engine.side / "local", "agent"))
+    (log_in / "config.json").write_text(configuration)
+
+    assert task.result(WAIT_S).stdout == "here\n"
+    assert [each.image for each in task.executions] == [f"{registry.host}/lab/tool@{digest}"]
+    sound(engine)
+
+
 def test_without_a_login_a_private_image_fails_once_and_says_so(
     dockerd: Dockerd, registry: Registry, engine: Engine
 ) -> None:
@@ -167,3 +190,20 @@ def test_gpus_reach_the_engine_unchanged_and_are_waited_for(
     at = made.index("--gpus")
     assert made[at : at + 2] == ["--gpus", "all"] and made.count("--gpus") == 1 and made[-2:] == ["echo", "seen"]
     sound(engine)
+
+
+def test_what_the_readme_and_the_example_show_works(dockerd: Dockerd, tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    (block,) = re.findall(r"^```py\n(.*?)^```$", (root / "README.md").read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    (tmp_path / "block.py").write_text(block.replace("ubuntu:24.04", IMAGE).replace("2G", "64M"))
+    (tmp_path / "seq.txt").write_text("acgt\n")
+    for words, shown in (
+        (["block.py"], "ACGT"),
+        ([str(root / "examples" / "06_containers.py"), "--image", IMAGE], "the most frequent: 2 ACGT"),
+    ):
+        environ = {**os.environ, "PYTHONPATH": str(root)}
+        done = subprocess.run([sys.executable, *words], cwd=tmp_path, env=environ, capture_output=True, timeout=120)
+        assert (done.returncode, done.stderr) == (0, b""), done.stderr
+        assert shown in done.stdout.decode()
+    for name in ("lab", "containers"):
+        local.stop(tmp_path / f"{name}.scitq.d" / "local")

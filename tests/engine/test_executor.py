@@ -376,7 +376,7 @@ def test_a_call_waits_for_its_own_python_and_why_says_so(engine: Engine, executo
     future = executor.submit(abs, -1)
     until(lambda: "no worker has" in future.task.why(), "the explanation")
     said = future.task.why()
-    assert f"no worker has Python {calls.PYTHON}: local has" in said and "Python 3.9" in said and "container" in said
+    assert f"no worker has Python {calls.PYTHON}: local has" in said and "Python 3.9" in said and "add a worker" in said
     assert future.task.status == "pending"
 
     has_python(f"{calls.PYTHON}.99")
