@@ -98,9 +98,8 @@ class Rclone:
     def fetch_folder(self, address: Address, folder: str, settings: Settings, meter: Meter) -> None:
         """What is in it into `folder`; what is there and the same is not sent again."""
         make_folder(folder)
-        run = Run(settings, address, "get", meter)
         with own_parts(folder, settings) as flags:
-            run.to_end("copy", [*_keep(settings), *flags], [spell(address), os.path.abspath(folder)])
+            run = self._folder(address, "get", flags, [spell(address), os.path.abspath(folder)], settings, meter)
         if not run.has_moved:
             self.info(address, settings)  # an empty folder is one thing, none at all another
 
@@ -134,17 +133,44 @@ class Rclone:
 
     def put_folder(self, folder: str, address: Address, settings: Settings, meter: Meter) -> None:
         """What is in the folder to that one."""
-        run = Run(settings, address, "put", meter)
-        flags = ["--create-empty-src-dirs", *_keep(settings)]
-        run.to_end("copy", flags, [os.path.abspath(folder), spell(address)])
+        flags, operands = ["--create-empty-src-dirs"], [os.path.abspath(folder), spell(address)]
+        run = self._folder(address, "put", flags, operands, settings, meter)
         if run.skipped:
             settings.warn(f"{folder}: left out, being neither files nor folders: {', '.join(sorted(run.skipped)[:5])}.")
 
     def copy(self, source: Address, target: Address, settings: Settings, meter: Meter, *, is_dir: bool) -> None:
         """From remote to remote: by the storage itself where it can, through this machine otherwise."""
-        run = Run(settings, target, "copy", meter, "" if is_dir else source.name)
-        flags = _keep(settings) if is_dir else _anew(settings)
-        run.to_end("copy" if is_dir else "copyto", flags, [spell(source), spell(target)])
+        operands = [spell(source), spell(target)]
+        if is_dir:
+            self._folder(target, "copy", [], operands, settings, meter, source)
+        else:
+            Run(settings, target, "copy", meter, source.name).to_end("copyto", _anew(settings), operands)
+
+    def _folder(
+        self, address: Address, phase: str, flags: Sequence[str], operands: Sequence[str], settings: Settings, meter: Meter,
+        other: Address | None = None,
+    ) -> Run:  # fmt: skip
+        """All that is in a folder into another. What is there and the same is left as it is.
+
+        Where a storage keeps no times, rclone takes whatever has the same size for the same. Only if there was anything
+        to compare does that matter, and is asked.
+        """
+        run = Run(settings, address, phase, meter)
+        run.to_end("copy", [*_keep(settings), *flags], operands)
+        if run.has_compared and settings.overwrite:
+            exactly = [self._exactly(each, settings) for each in (address, other) if each is not None]
+            if "--ignore-times" in exactly or "--checksum" in exactly:
+                chosen = "--ignore-times" if "--ignore-times" in exactly else "--checksum"
+                run = Run(settings, address, phase, meter)
+                run.to_end("copy", [chosen, *flags], operands)
+        return run
+
+    def _exactly(self, address: Address, settings: Settings) -> str:
+        """The option with which nothing at that storage passes for the same that is not; empty if none is needed."""
+        facts = self._facts(address, settings)
+        if int(facts.get("Precision") or 0) < NO_TIMES_NS:
+            return ""
+        return "--checksum" if "md5" in (facts.get("Hashes") or ()) else "--ignore-times"
 
     def sync(
         self, source: str, target: str, uri: Address, settings: Settings, meter: Meter, *,
@@ -152,7 +178,13 @@ class Rclone:
     ) -> None:  # fmt: skip
         """What differs; `source` and `target` are spelled for rclone. Deletes at the target only on request."""
         flags = [f"--include={pattern}" for pattern in include]
-        Run(settings, uri, "sync", meter).to_end("sync" if delete else "copy", flags, [source, target])
+        run = Run(settings, uri, "sync", meter)
+        run.to_end("sync" if delete else "copy", flags, [source, target])
+        if run.has_compared and self._exactly(uri, settings) == "--ignore-times":
+            settings.warn(
+                f"{uri.remote} keeps neither times nor checksums: files of the same size were taken for the same. To send all: "
+                "scitq-fetch copy."
+            )
 
     def entries(self, address: Address, settings: Settings, *, recursive: bool, md5: bool) -> Iterator[Entry]:
         """What is in the folder, as it comes."""
@@ -263,12 +295,17 @@ class Rclone:
         return not self._features(address, settings).get("SlowHash", True)
 
     def _features(self, address: Address, settings: Settings) -> dict[str, Any]:
+        found = self._facts(address, settings).get("Features", {})
+        return found if isinstance(found, dict) else {}
+
+    def _facts(self, address: Address, settings: Settings) -> dict[str, Any]:
         said = Run(settings, address, "info").answer("backend", [], ["features", f"{address.remote}:"], mark=False)
-        found = json.loads(said).get("Features", {})
+        found = json.loads(said)
         return found if isinstance(found, dict) else {}
 
 
 QUESTIONS = 16  # at once
+NO_TIMES_NS = 365 * 24 * 3600 * 10**9  # storages without times are said to keep them to the century
 _SPECIAL = re.compile(r"[\\*?\[\]{}]")
 _MD5 = re.compile(r"[0-9a-f]{32}\Z")
 _BRACKETS = (b"[", b"]", b"[]", b"")

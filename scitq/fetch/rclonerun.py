@@ -215,6 +215,11 @@ class Run:
         """Whether it found any file to send or to compare."""
         return any(self._stats.get(name) for name in ("transfers", "checks", "totalTransfers", "totalChecks"))
 
+    @property
+    def has_compared(self) -> bool:
+        """Whether anything was there already that it had to compare."""
+        return bool(self._stats.get("checks"))
+
     def _moved(self) -> tuple[Any, ...]:
         names = ("bytes", "checks", "transfers", "deletes", "listed", "renames", "serverSideCopyBytes")
         return tuple(self._stats.get(name) for name in names)

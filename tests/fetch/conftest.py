@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,6 +51,18 @@ def ftp(ftp_server: FtpServer) -> Iterator[FtpServer]:
     ftp_server.reset()
     yield ftp_server
     ftp_server.reset()
+
+
+KINDS = ["local", "ftp", "s3", "azure", "dav", "sftp", "loc"]
+
+
+@pytest.fixture(params=KINDS)
+def top(request: pytest.FixtureRequest, store: Storages, azure_storage: None, ftp: FtpServer, tmp_path: Path) -> str:
+    """A new folder of each kind of storage in turn."""
+    name = f"t-{uuid.uuid4().hex[:12]}"
+    if request.param == "s3":
+        store.bucket(name)
+    return {"local": f"{tmp_path}/{name}", "ftp": f"{ftp.url}/{name}"}.get(request.param, f"{request.param}://{name}")
 
 
 @dataclass

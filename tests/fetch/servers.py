@@ -145,16 +145,23 @@ class Storages:
         urllib.request.urlopen(urllib.request.Request(url, method="PUT")).close()
 
 
+RCLONE = shutil.which("rclone") or os.path.join(os.path.dirname(sys.executable), "rclone")
 AZURITE = shutil.which("azurite-blob", path=f"{sys.prefix}/node_modules/.bin{os.pathsep}{os.environ['PATH']}")
 """Azure's storage emulator, where tests/run.sh put it."""
 
 
 @contextmanager
-def azure(config: Path, environ: dict[str, str]) -> Iterator[None]:
-    """Azure blob storage, which takes two seconds to begin: only where it is used. Adds the remote `azure`."""
+def azure(
+    config: Path, environ: dict[str, str], name: str = "azure", folder: Path | None = None
+) -> Iterator[None]:  # fmt: skip
+    """Azure blob storage, which takes two seconds to begin: only where it is used. Adds a remote.
+
+    It keeps what it has in memory, or in a folder.
+    """
+    kept = [f"--location={folder}"] if folder else ["--inMemoryPersistence"]
     assert AZURITE is not None, "npm install --prefix .venv-test azurite"
     server = subprocess.Popen(
-        [AZURITE, "--inMemoryPersistence", "--blobHost=127.0.0.1", "--blobPort=0", "--skipApiVersionCheck", "--disableTelemetry",
+        [AZURITE, *kept, "--blobHost=127.0.0.1", "--blobPort=0", "--skipApiVersionCheck", "--disableTelemetry",
          "--silent"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         env=environ,
     )  # fmt: skip
@@ -162,7 +169,7 @@ def azure(config: Path, environ: dict[str, str]) -> Iterator[None]:
         said = _line(server.stdout, lambda line: "successfully listens on" in line)
         with config.open("a") as file:
             url = said.split()[-1]
-            file.write(f"[azure]\ntype = azureblob\nuse_emulator = true\nendpoint = {url}/devstoreaccount1\n")
+            file.write(f"[{name}]\ntype = azureblob\nuse_emulator = true\nendpoint = {url}/devstoreaccount1\n")
         yield
     finally:
         server.kill()
@@ -172,14 +179,35 @@ def azure(config: Path, environ: dict[str, str]) -> Iterator[None]:
 
 
 @contextmanager
+def large_s3(config: Path, folder: Path) -> Iterator[None]:
+    """S3 over a folder, for what does not fit into memory. Adds the remote `larges3`; buckets are folders in it."""
+    server = _serve(
+        [RCLONE, "serve", "s3", "--use-json-log", "--log-level=NOTICE", "--addr=127.0.0.1:0", "--config=",
+         "--auth-key=test,geheim1234", str(folder)]
+    )  # fmt: skip
+    try:
+        url = _port_url(_line(server.stderr, lambda line: "127.0.0.1:" in line))
+        with config.open("a") as file:
+            file.write(
+                f"[larges3]\ntype = s3\nprovider = Rclone\nendpoint = {url}\naccess_key_id = test\n"
+                "secret_access_key = geheim1234\n"
+            )
+        yield
+    finally:
+        server.kill()
+        server.wait()
+        if server.stderr is not None:
+            server.stderr.close()
+
+
+@contextmanager
 def storages(folder: Path) -> Iterator[Storages]:
     """All of them, for as long as one is in here."""
-    rclone = shutil.which("rclone") or os.path.join(os.path.dirname(sys.executable), "rclone")
     folders = {name: folder / name for name in ("dav", "sftp", "loc")}
     for path in folders.values():
         path.mkdir()
     serve = [
-        rclone,
+        RCLONE,
         "serve",
         "--use-json-log",
         "--log-level=NOTICE",
@@ -199,7 +227,7 @@ def storages(folder: Path) -> Iterator[Storages]:
         cable = Cable(moto_port)
         config = folder / "rclone.conf"
         hidden = subprocess.run(
-            [rclone, "obscure", "geheim1234"], stdout=subprocess.PIPE, text=True, check=True
+            [RCLONE, "obscure", "geheim1234"], stdout=subprocess.PIPE, text=True, check=True
         ).stdout.strip()
         s3 = (
             f"type = s3\nprovider = Other\nendpoint = http://127.0.0.1:{cable.port}\naccess_key_id = test\n"

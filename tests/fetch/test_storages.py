@@ -19,29 +19,18 @@ from scitq.fetch.errors import FetchError
 from scitq.fetch.progress import Progress
 from scitq.fetch.settings import Settings
 from tests.fetch.conftest import Heard, names
-from tests.fetch.ftpserver import FtpServer
 from tests.fetch.servers import Storages
 from tests.fetch.test_program import LISTENING
 from tests.fetch.web import wait_for
 
 DATA = random.Random(12).randbytes(1_500_000)
 ODD = ["a b", "it's", "$(touch x)", "ünï", "-dash", 'q"q', "b|ar", "`id`", "a;b&c", "50%", "#hash", "[x]", "empty"]
-KINDS = ["local", "ftp", "s3", "azure", "dav", "sftp", "loc"]
 
 
 @pytest.fixture
 def settings(settings: Settings, store: Storages) -> Settings:
     """With the configuration of the test's own storages."""
     return replace(settings, rclone_config=str(store.config))
-
-
-@pytest.fixture(params=KINDS)
-def top(request: pytest.FixtureRequest, store: Storages, azure_storage: None, ftp: FtpServer, tmp_path: Path) -> str:
-    """A new folder of each in turn."""
-    name = f"t-{uuid.uuid4().hex[:12]}"
-    if request.param == "s3":
-        store.bucket(name)
-    return {"local": f"{tmp_path}/{name}", "ftp": f"{ftp.url}/{name}"}.get(request.param, f"{request.param}://{name}")
 
 
 def odd_tree(folder: Path) -> Path:
@@ -83,6 +72,22 @@ def test_a_file_of_the_same_size_is_sent_all_the_same(top: str, tmp_path: Path, 
         fetch.put(tmp_path / "x", f"{top}/x", settings=settings)
     fetch.get(f"{top}/x", tmp_path / "back", settings=settings)
     assert (tmp_path / "back").read_text() == "2"
+
+
+def test_a_folder_whose_file_has_the_same_size_is_sent_all_the_same(
+    top: str, tmp_path: Path, settings: Settings, heard: Heard
+) -> None:
+    """Also where the storage keeps no times. A sync to such a one says what it went by."""
+    (tmp_path / "in").mkdir()
+    for number in (1, 2):
+        for name, at_s in (("x", 1_700_000_000 + number), ("y", 1_600_000_000)):
+            (tmp_path / "in" / name).write_text(str(number if name == "x" else 0))
+            os.utime(tmp_path / "in" / name, (at_s, at_s))
+        fetch.put(tmp_path / "in", f"{top}/d", settings=settings)
+        fetch.get(f"{top}/d", f"{tmp_path}/back", settings=settings)
+        assert (tmp_path / "back/x").read_text() == str(number)
+    fetch.sync(tmp_path / "in", f"{top}/d", settings=settings)
+    assert [("neither times nor checksums" in each) for each in heard.warnings] == [True] * top.startswith("dav")
 
 
 def test_progress_is_told_on_every_storage(top: str, tmp_path: Path, settings: Settings, heard: Heard) -> None:
