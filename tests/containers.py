@@ -107,6 +107,14 @@ class Dockerd:
         """What is mounted in its folder."""
         return mounts_below(self.folder)
 
+    def processes(self) -> list[str]:
+        """The command lines of what has its folder in them: the daemon's own, and one for each container."""
+        found = []
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+        return sorted(words for words in found if str(self.folder) in words and not words.startswith("docker "))
+
     def close(self) -> None:
         """End it and all that it has; nothing stays."""
         with contextlib.suppress(Exception):

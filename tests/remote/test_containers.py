@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
-from tests.containers import IMAGE, Dockerd, Engine
+from tests.containers import IMAGE, Dockerd, Engine, wait_until
 from tests.remote.client import Driver
 
 pytestmark = pytest.mark.servers
@@ -123,3 +124,102 @@ def test_who_does_not_hear_term_is_killed_after_the_grace(containers: Engine, dr
 
     line = driver.exit_of(1)
     assert (line["why"], line["code"]) == ("cancel", 137)
+
+
+def test_more_memory_than_its_limit_is_out_of_memory(containers: Engine, driver: Driver) -> None:
+    text = "head -c 200000000 /dev/zero | tail -c 150000000 > /dev/null"
+    line = driver.script(1, text, image=IMAGE, memory=32_000_000, limit={"memory": 32_000_000})
+
+    assert line["why"] == "memory"
+    assert line["note"] == "it was killed at its limit of 0.032 GB of memory"
+
+
+def test_cpus_are_limited(dockerd: Dockerd, driver: Driver) -> None:
+    look = "cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us 2>/dev/null || cut -d' ' -f1 /sys/fs/cgroup/cpu.max"
+    line = driver.script(1, look, image=IMAGE, limit={"cpus": 0.5})
+
+    assert line["o"] == "50000\n"
+
+
+def test_the_entry_point_of_an_image_and_another_one(dockerd: Dockerd, driver: Driver) -> None:
+    name = "entry:test"
+    dockerd.make_image(name, 'ENTRYPOINT ["/bin/echo", "entered"]')
+    try:
+        assert driver.run(1, "a  b", image=name)["o"] == "entered a  b\n"
+        assert driver.run(2, "a  b", image=name, options=["--entrypoint", "/bin/ls"])["code"] == 1
+        assert driver.script(3, "echo script", image=name)["o"] == "script\n"
+    finally:
+        dockerd.run("rmi", "-f", name)
+
+
+def test_what_options_mount_is_there(dockerd: Dockerd, driver: Driver, tmp_path: Path) -> None:
+    (tmp_path / "more data").mkdir()
+    (tmp_path / "more data" / "file").write_text("mounted\n")
+    line = driver.run(1, "cat", "/more/file", image=IMAGE, options=["-v", f"{tmp_path}/more data:/more:ro"])
+
+    assert line["o"] == "mounted\n"
+
+
+def test_resources_cannot_be_written_to_and_links_lead_somewhere(
+    dockerd: Dockerd, driver: Driver, tmp_path: Path
+) -> None:
+    (tmp_path / "resource").write_text("resource\n")
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "file").write_text("inner\n")
+    (tmp_path / "outer").mkdir()
+    (tmp_path / "outer" / "link").symlink_to(tmp_path / "inner")
+    text = "cat /resource/resource; cat /input/link/file; echo x >> /resource/resource; echo $?"
+    more = {"input": [str(tmp_path / "outer")], "resource": [str(tmp_path / "resource")]}
+    line = driver.script(1, text, image=IMAGE, **more)
+
+    assert line["o"] == "resource\ninner\n1\n"
+
+
+def test_a_suspended_container_stands_still(dockerd: Dockerd, driver: Driver) -> None:
+    driver.say(
+        {
+            "order": 1,
+            "task": 1,
+            "script": "echo on; while [ ! -e /temp/gate ]; do sleep 0.02; done; echo off",
+            "image": IMAGE,
+        }
+    )
+    while driver.ask("GET", "/output/1/out?wait=10").body != b"on\n":
+        pass
+    (name,) = dockerd.containers()
+
+    def state() -> str:
+        return dockerd.said("inspect", "--format", "{{.State.Status}}", name)
+
+    driver.say({"signal": 1, "number": signal.SIGSTOP})
+    wait_until(lambda: state() == "paused", "the pause")
+    driver.say({"signal": 1, "number": signal.SIGCONT})
+    wait_until(lambda: state() == "running", "its end")
+    (driver.root / "slot" / "0" / "temp" / "gate").touch()
+    assert driver.exit_of(1)["o"] == "on\noff\n"
+
+
+def test_many_short_containers_leave_nothing(dockerd: Dockerd, driver: Driver) -> None:
+    rounds = int(os.environ.get("SCITQ_ROUNDS", "12"))
+    mounts, processes = dockerd.mounts(), dockerd.processes()
+    driver.say({"slots": 4})
+    for number in range(rounds):
+        driver.say({"order": number, "task": number, "script": f"echo {number}", "image": IMAGE})
+
+    assert [driver.exit_of(number)["o"] for number in range(rounds)] == [f"{number}\n" for number in range(rounds)]
+    wait_until(lambda: dockerd.containers() == [], "the removal of all of them")
+    wait_until(lambda: (dockerd.mounts(), dockerd.processes()) == (mounts, processes), "the end of all that they had")
+    wait_until(lambda: not os.listdir(driver.root / "stage"), "the removal of what was staged")
+
+
+def test_what_cannot_be_removed_now_is_removed_later(dockerd: Dockerd, driver: Driver) -> None:
+    driver.say({"order": 1, "task": 1, "script": "while [ ! -e /temp/gate ]; do sleep 0.02; done", "image": IMAGE})
+    driver.seen("start", 1)
+    ready = driver.root / "stage" / "1" / "ready"
+    said = ready.read_text()
+    ready.write_text(said.replace("docker.sock", "nobody"))
+    (driver.root / "slot" / "0" / "temp" / "gate").touch()
+    driver.exit_of(1)
+    wait_until(lambda: "cannot be removed" in (driver.root / "agent.log").read_text(), "a failure")
+    ready.write_text(said)
+    wait_until(lambda: dockerd.containers() == [], "its removal")

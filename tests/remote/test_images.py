@@ -1,80 +1,105 @@
-"""What the name of an image stands for, by its registry. The registry is a small one in this process."""
+"""Images come once, as part of staging: from a registry with a password, with what is said of one that cannot be had."""
 
 from __future__ import annotations
 
-import hashlib
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from scitq.errors import ImageNotFound, LoginRefused, RegistryError
-from scitq.remote.images import digest_of, resolve
-from scitq.remote.logins import Login
-from tests.remote.registry import DIGEST, registry
+from tests.containers import IMAGE, PASSWORD, Dockerd, Engine, Registry
+from tests.remote.client import Driver, below, content
 
-ANN = Login("ann", "s3cret:x")
+pytestmark = pytest.mark.servers
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """A registry with a password."""
+    registry = Registry(tmp_path_factory.mktemp("registry"))
+    yield registry
+    registry.close()
+
+
+@pytest.fixture(scope="module")
+def image(registry: Registry, dockerd_server: Dockerd) -> str:
+    """An image that only those who log in can have."""
+    registry.push(dockerd_server, IMAGE, "lab/tools:1")
+    return f"{registry.host}/lab/tools:1"
 
 
 @pytest.fixture(autouse=True)
-def nobody_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No docker daemon, and no logins but those of the test."""
-    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+def forgotten(image: str, containers: Engine) -> Iterator[None]:
+    """No test finds the image there."""
+    containers.run("rmi", "-f", image, is_checked=False)
+    yield
+    containers.run("rmi", "-f", image, is_checked=False)
 
 
-def test_an_image_of_an_open_registry_is_known_by_its_digest() -> None:
-    with registry() as lab:
-        assert digest_of(f"{lab.host}/lab/tool:1.0") == f"{lab.host}/lab/tool@{DIGEST}"
-        # Only asked about, not fetched.
-        assert [(verb, permit) for verb, _, permit in lab.asked] == [("HEAD", "")]
+def test_an_image_is_pulled_once_for_all_with_the_login_that_was_told(
+    containers: Engine, driver: Driver, registry: Registry, image: str
+) -> None:
+    pulls = registry.log().count("GET /v2/lab/tools/blobs")
+    driver.say({"slots": 6})
+    for number in range(1, 6):
+        driver.say(
+            {"order": number, "task": 1, "argv": ["true"], "image": image, "registry": registry.host, "login": True}
+        )
+    assert set(driver.held()["held"].values()) == {"staging"}  # they wait for the login
+    driver.say({"registries": {"config": registry.auth, "insecure": [registry.host]}})
+
+    digest = None
+    for number in range(1, 6):
+        line = driver.exit_of(number)
+        assert (line["code"], line["why"]) == (0, None), line
+        digest = line["image"]["digest"]
+        assert digest.startswith(f"{registry.host}/lab/tools@sha256:")
+    # One layer and one configuration, whatever the number of tasks.
+    assert registry.log().count("GET /v2/lab/tools/blobs") - pulls <= 2
+    # What ran can be had again by its digest.
+    line = driver.run(7, "true", image=digest, registry=registry.host, login=True)
+    assert line["image"]["digest"] == digest
+    # The password is nowhere but in the file in memory.
+    assert [path for path in below(driver.root) if PASSWORD.encode() in content(path)] == []
 
 
-def test_a_registry_that_does_not_say_the_digest_is_asked_for_the_list_itself() -> None:
-    with registry() as lab:
-        lab.says_digest = False
-        assert digest_of(f"{lab.host}/lab/tool:1.0").endswith("@sha256:" + hashlib.sha256(b"{}").hexdigest())
+def test_without_a_login_it_is_denied_for_good(
+    containers: Engine, driver: Driver, registry: Registry, image: str
+) -> None:
+    driver.say({"registries": {"insecure": [registry.host]}})
+    line = driver.run(1, "true", image=image, registry=registry.host)
+
+    assert (line["why"], line["error"], line["final"]) == ("stage_in", "AccessDenied", True)
+    assert "docker login" in line["note"]
 
 
-@pytest.mark.parametrize("mode", ["basic", "bearer"])
-def test_a_login_is_shown_where_it_is_wanted(mode: str) -> None:
-    with registry(mode) as lab:
-        assert digest_of(f"{lab.host}/lab/tool:1.0", ANN).endswith(DIGEST)
-        with pytest.raises(LoginRefused, match="docker login 127") as refused:
-            digest_of(f"{lab.host}/lab/tool:1.0", Login("ann", "guess"))
-        with pytest.raises(LoginRefused, match=r"wants a login|refuses|refused"):
-            digest_of(f"{lab.host}/lab/tool:1.0")
-        assert resolve(f"{lab.host}/lab/tool:1.0", Login("ann", "guess")) is None
-        assert "guess" not in str(refused.value) and "guess" not in repr(refused.value.parts)
+def test_an_image_that_is_not_there_is_one_clear_error(
+    containers: Engine, driver: Driver, registry: Registry, image: str
+) -> None:
+    driver.say({"registries": {"config": registry.auth, "insecure": [registry.host]}})
+    line = driver.run(1, "true", image=f"{registry.host}/lab/nothing:1", registry=registry.host, login=True)
+
+    assert (line["why"], line["error"], line["final"]) == ("stage_in", "NotFound", True)
+    assert line["note"].startswith(f"{registry.host}/lab/nothing:1: there is no such image")
 
 
-def test_an_identity_token_is_exchanged() -> None:
-    with registry("bearer") as lab:
-        assert digest_of(f"{lab.host}/lab/tool:1.0", Login("<token>", "long-lived", is_token=True)).endswith(DIGEST)
+def test_a_login_that_is_none_is_refused_without_being_repeated(driver: Driver, containers: Engine) -> None:
+    said = {"registries": {"config": {"host:1": {"auth": "???secret???"}}}}
+    reply = driver.ask("POST", "/commands", json.dumps(said).encode())
+
+    assert reply.status == 400
+    assert b"host:1" in reply.body
+    assert b"secret" not in reply.body
 
 
-def test_a_missing_image_a_busy_registry_and_no_registry_are_told_apart() -> None:
-    with registry() as lab:
-        with pytest.raises(ImageNotFound, match=r"there is no image 127.*lab/tool:2.0"):
-            digest_of(f"{lab.host}/lab/tool:2.0")
-        lab.mode = "busy"
-        with pytest.raises(RegistryError, match="less often"):
-            digest_of(f"{lab.host}/lab/tool:1.0")
-        host = lab.host
-    with pytest.raises(RegistryError, match=rf"the registry {host} cannot be asked: .*refused"):
-        digest_of(f"{host}/lab/tool:1.0")
-    assert resolve(f"{host}/lab/tool:1.0") is None
+def test_the_login_is_gone_with_the_agent(containers: Engine, driver: Driver, registry: Registry) -> None:
+    from scitq.remote import local
+    from scitq.remote.agent.remotes import places
 
-
-def test_an_image_that_is_pinned_already_is_not_asked_about() -> None:
-    with registry() as lab:
-        assert digest_of(f"{lab.host}/lab/tool:1.0@{DIGEST}") == f"{lab.host}/lab/tool@{DIGEST}"
-        assert lab.asked == []
-
-
-def test_a_login_goes_nowhere_without_tls_but_to_what_was_called_insecure(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On loopback, as here, everything goes; a realm elsewhere without TLS is refused."""
-    with registry("bearer") as lab:
-        lab.realm = "ftp://elsewhere/token"
-        with pytest.raises(RegistryError, match="not safe"):
-            digest_of(f"{lab.host}/lab/tool:1.0", ANN)
-        assert all(not permit for _, _, permit in lab.asked)
+    driver.say({"registries": {"config": registry.auth}})
+    (folder,) = [Path(place) for place in places(str(driver.root)) if (Path(place) / "config.json").exists()]
+    assert (folder / "config.json").stat().st_mode & 0o777 == 0o600
+    driver.close()
+    local.stop(driver.root)
+    assert not folder.exists()

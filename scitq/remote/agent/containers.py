@@ -73,7 +73,6 @@ def plan(order: Order, slot: Slot, identity: str, env: dict[str, str]) -> dict[s
     create = engines.create(image["engine"], wanted, "/dev/fd/3", in_environment)
     return {
         **adoption(order.key, image, identity, order.cap), "adopt": False, "create": create, "env": dict(wanted.env),
-        "memory": wanted.memory,
     }  # fmt: skip
 
 
@@ -81,7 +80,7 @@ def adoption(key: str, image: dict[str, Any], identity: str, cap: int) -> dict[s
     """The same for one that is to go on with a container that is there already. The current folder is the root."""
     return {
         "engine": image["engine"], "socket": image.get("socket"), "name": name_of(identity, key), "cap": cap,
-        "ended": f"{os.getcwd()}/stage/{key}/ended", "adopt": True,
+        "ended": f"{os.getcwd()}/stage/{key}/ended", "adopt": True, "memory": image.get("memory"),
     }  # fmt: skip
 
 

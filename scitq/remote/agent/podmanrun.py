@@ -83,7 +83,8 @@ class PodmanRun(Process):
         if self.plan["adopt"]:
             self.rest_of_log()
         code = int(state["ExitCode"])
-        if state.get("OOMKilled"):
+        # Its monitor does not see every such end (none on machines with control groups of version 1).
+        if state.get("OOMKilled") or (self.plan["memory"] and code == 128 + KILL and self.ending is None):
             raise Ended(code, "memory", self.shortage())
         raise Ended(code)
 

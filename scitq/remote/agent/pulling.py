@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Report = Callable[[int, "int | None"], None]
 Login = tuple[str, str, str]
 
-_LIMITED = ("toomanyrequests", "too many requests", "rate limit", "429")
+_LIMITED = ("toomanyrequests", "too many requests", "rate limit")
 _DENIED = (
     "unauthorized",
     "authentication required",
@@ -36,18 +36,8 @@ _DENIED = (
     "denied",
     "incorrect username or password",
     "forbidden",
-    "401",
-    "403",
 )
-_ABSENT = (
-    "manifest unknown",
-    "not found",
-    "name unknown",
-    "does not exist",
-    "no matching manifest",
-    "no image found",
-    "404",
-)
+_ABSENT = ("manifest unknown", "not found", "name unknown", "does not exist", "no matching manifest", "no image found")
 _FULL = ("no space left", "disk quota")
 _NO_TLS = ("server gave http response to https client", "http: server gave http response")
 _BAD_NAME = ("invalid reference",)
@@ -55,7 +45,7 @@ _BAD_NAME = ("invalid reference",)
 
 def of_message(engine: str, image: str, said: str) -> FetchError:
     """The error for what an engine says of a pull."""
-    low, parts = said.lower(), {"uri": image, "phase": "get"}
+    low, parts = _without_names(said, image), {"uri": image, "phase": "get"}
     said = said.strip()[:600]
     if any(sign in low for sign in _FULL):
         return NoSpace(f"{image}: no space left for it on this worker's disk ({engine}: {said}).", **parts)
@@ -81,6 +71,18 @@ def of_message(engine: str, image: str, said: str) -> FetchError:
     if any(sign in low for sign in _BAD_NAME):
         return NotFound(f"{image}: that is not the name of an image ({said}).", **parts)
     return Interrupted(f"{image}: {engine} could not pull it: {said}", **parts)
+
+
+def _without_names(said: str, image: str) -> str:
+    """The words alone: a port, a digest or the name of a repository may look like any of them."""
+    name = image.partition("@")[0]
+    front, slash, back = name.rpartition("/")
+    whole = f"{front}{slash}{back.partition(':')[0]}"
+    host, _, path = whole.partition("/")
+    text = said.lower()
+    for part in sorted({image, name, whole, path, host, *whole.split("/")}, key=len, reverse=True):
+        text = text.replace(part.lower(), " ") if len(part) > 2 else text
+    return text
 
 
 def pull_by_daemon(

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from scitq.remote.agent.stagein import Site
 
 AT_ONCE = 4
+AGAIN_S = 5.0
 END_S = 10.0
 """How long the agent waits at its end for transfers to notice that they were cancelled."""
 
@@ -88,6 +89,10 @@ class Staging:
         self.idle = threading.Condition()
         """Guards `active`, which is waited for at the end."""
         self.is_ending = False
+        self.unremoved: list[str] = []
+        """Executions that are over, with a container that its engine did not remove."""
+        self.remove_at: float | None = None
+        """When that is tried again."""
         self._site: Site | None = None
         self._loading = threading.Lock()
         self._chores = collect.Pool()
@@ -258,10 +263,15 @@ class Staging:
 
     def due(self) -> list[float]:
         """When somebody's time is over."""
-        return [job.until for job in self.limited.values() if job.until is not None]
+        found = [job.until for job in self.limited.values() if job.until is not None]
+        return found if self.remove_at is None else [*found, self.remove_at]
 
     def attend(self, now: float) -> None:
-        """Give up those whose time is over."""
+        """Give up those whose time is over; remove what could not be removed before."""
+        if self.remove_at is not None and now >= self.remove_at:
+            self.remove_at, keys, self.unremoved = None, self.unremoved, []
+            for key in keys:
+                self._remove(key)
         for job in list(self.limited.values()) if self.limited else ():
             if job.until is not None and now >= job.until:
                 seconds = f"{job.ask['stage_timeout']:g}"
@@ -288,9 +298,24 @@ class Staging:
                 remove()
 
         def remove() -> None:
-            self._chores.do_then(self.agent, lambda: self.site.remove(key), lambda: None)
+            self._remove(key)
 
         self._chores.do_then(self.agent, look, looked)
+
+    def _remove(self, key: str) -> None:
+        """Take it away; again later when the engine of its container does not answer now."""
+        done: list[bool] = []
+
+        def job() -> None:
+            self.site.remove(key)
+            done.append(True)
+
+        def finished() -> None:
+            if not done:
+                self.unremoved.append(key)
+                self.remove_at = time.monotonic() + AGAIN_S
+
+        self._chores.do_then(self.agent, job, finished)
 
     def progress(self) -> dict[str, list[int | None]]:
         """For each that is being staged: bytes that have come, and in all as far as that is known."""

@@ -92,7 +92,8 @@ class Stagings:
             tasks.never_ran(order.id, key, "exists", 0, None, {"to": said.get("to"), "files": said.get("files")})
         else:
             del self.open[key]
-            order.image = said.get("image")
+            if (image := said.get("image")) is not None:
+                order.image = {**image, "memory": (order.limit or {}).get("memory")}
             tasks.waiting.append(key)
 
     def note(self, said: dict[str, Any]) -> None:
