@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from scitq.errors import BadInput
 
+ENGINES = ("docker", "podman", "apptainer", "singularity")
 DOCKER_HUB = "docker.io"
 # A request for all GPUs of a worker, whatever their number.
 ALL_GPUS = -1

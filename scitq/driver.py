@@ -533,6 +533,8 @@ class Driver:
             command.update(registry_of(spec.container))
             if spec.container_options:
                 command["options"] = list(spec.container_options)
+            if row is not None and row.container_engine is not None:
+                command["engine"] = row.container_engine
         if spec.run_timeout is not None:
             command["timeout"] = spec.run_timeout
         if spec.has_data:

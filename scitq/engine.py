@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from scitq import submission, waiting
+from scitq.container import ENGINES
 from scitq.errors import BadInput, IllegalMove, NoDriver, ScitqError
 from scitq.handle import Task
 from scitq.selection import Selection, TaskList
@@ -484,12 +485,13 @@ class Engine:
         gpus: int | str | Sequence[str] | None = None,
         output_cap: str | int | None = None,
         limits: bool | None = None,
+        container_engine: str | None = None,
     ) -> WorkerRow:
         """Change how many tasks a worker runs at once, and how many it stages ahead (`"auto"`: as short tasks need it);
         or declare what it has for tasks that ask (`gpus`: their number, or their ids); `"auto"` is what its agent finds.
         `output_cap` is how much of each stream of a task is kept there (`"auto"`: 1 GiB). `limits` False: tasks that start
         from now on may exceed the memory and CPUs that they asked for; True (the default): where its system can see to it,
-        they may not.
+        they may not. `container_engine` is `docker`, `podman`, `apptainer` or `singularity` (`"auto"`: the first that works there).
 
         Raises:
             UnknownWorker: no such worker.
@@ -499,11 +501,23 @@ class Engine:
         auto = prefetch == "auto"
         ahead = None if auto or prefetch is None else submission.whole("prefetch", prefetch)
         slots = None if concurrency is None else submission.whole("concurrency", concurrency)
-        given = {"cpus": cpus, "memory": memory, "gpus": gpus, "output_cap": output_cap}
+        given = {
+            "cpus": cpus,
+            "memory": memory,
+            "gpus": gpus,
+            "output_cap": output_cap,
+            "container_engine": container_engine,
+        }
         declared: dict[str, Any] = {key: None for key, value in given.items() if value == "auto"}
         declared |= submission.conditions({key: given[key] for key in ("cpus", "memory") if key not in declared})
         if output_cap is not None and output_cap != "auto":
             declared["output_cap"] = submission.memory_bytes("output_cap", output_cap)
+        if container_engine is not None and container_engine != "auto":
+            if container_engine not in ENGINES:
+                raise BadInput(
+                    f"container_engine must be one of {', '.join(ENGINES)}, or auto, not {container_engine!r}."
+                )
+            declared["container_engine"] = container_engine
         if limits is not None:
             declared["limits"] = None if limits else False
         if isinstance(gpus, int):

@@ -63,6 +63,12 @@ class WorkerRow:
         return None if cap is None else int(cap)
 
     @property
+    def container_engine(self) -> str | None:
+        """The program that runs containers there, if one was chosen; None: the first that the agent finds."""
+        chosen = self.facts.get("container_engine")
+        return None if chosen is None else str(chosen)
+
+    @property
     def python(self) -> str | None:
         """The minor version of the Python that calls of functions find there; None where they find the submitter's own."""
         return None if self.kind == LOCAL else ".".join(str(self.facts.get("python", "")).split(".")[:2])

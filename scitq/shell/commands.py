@@ -274,6 +274,8 @@ COMMANDS: tuple[Command, ...] = (
             Option(("--memory",), "Memory it has: 64G.", metavar="SIZE|auto"),
             Option(("--gpus",), "GPUs it has: how many, or their ids by comma.", metavar="N|IDS|auto"),
             Option(("--limits",), "Whether tasks that start from now on are held to the memory and CPUs they ask for.", metavar="on|off"),
+            Option(("--container-engine",), "What runs containers: docker, podman, apptainer or singularity; auto: the first found.",
+                   metavar="NAME|auto"),
             Option(("--output-cap",), "How much it keeps of each stream of a task; auto: 1 GiB.", metavar="SIZE|auto"),
         ),
     ),

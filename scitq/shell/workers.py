@@ -153,9 +153,12 @@ def update(engine: Engine, args: SimpleNamespace) -> Text:
         if args.limits not in ("on", "off"):
             raise click.UsageError(f"--limits takes on or off, not {args.limits!r}.")
         has["limits"] = args.limits == "on"
+    if args.container_engine is not None:
+        has["container_engine"] = args.container_engine
     if args.concurrency is None and args.prefetch is None and args.gpus is None and not has:
         raise click.UsageError(
-            "nothing to change: give --concurrency, --prefetch, --cpus, --memory, --gpus, --output-cap or --limits."
+            "nothing to change: give --concurrency, --prefetch, --cpus, --memory, --gpus, --output-cap, --limits or "
+            "--container-engine."
         )
     prefetch: int | str | None = args.prefetch
     if prefetch is not None and prefetch != "auto":
@@ -172,11 +175,12 @@ def update(engine: Engine, args: SimpleNamespace) -> Text:
         f"{row.name} runs {several(row.concurrency, 'task')} at once, and holds {ahead} ready beyond those."
         + (f" For tasks that ask it has {owns}." if has.keys() & {"cpus", "memory", "gpus"} else "")
         + ("" if args.limits is None else f" Tasks are {held_to(row)}.")
-        + ("" if row.output_cap is None else f" It keeps {row.output_cap:,} bytes of each stream of a task."),
+        + ("" if row.output_cap is None else f" It keeps {row.output_cap:,} bytes of each stream of a task.")
+        + ("" if args.container_engine is None else f" Containers are run by {row.container_engine or 'the first program that works'}."),
         {
             "name": row.name, "concurrency": row.concurrency, "prefetch": "auto" if row.prefetch is None else row.prefetch,
             "cpus": row.cpus, "memory": Bytes(row.memory), "gpus": list(row.gpus), "output_cap": row.output_cap,
-            "limits": list(row.limits), "limits_reason": row.limits_reason,
+            "limits": list(row.limits), "limits_reason": row.limits_reason, "container_engine": row.container_engine or "auto",
         },
         facts.nobody_drives(engine) if facts.queued(engine.counts()) else [],
     )  # fmt: skip

@@ -21,6 +21,7 @@ from scitq.store import executions
 from scitq.task import Assignment
 from scitq.worker import WorkerId
 from tests.engine.conftest import Opener
+from tests.engine.test_engine import WAIT_S
 
 
 @pytest.fixture
@@ -49,6 +50,19 @@ def test_a_container_is_ordered_as_it_was_asked(still: Engine) -> None:
     assert (order["image"], order["options"]) == ("nvcr.io/nvidia/pytorch:23.05-py3", ["--gpus", "all"])
     assert order["argv"] == ["nvidia-smi"] and order["gpus"] == ["0"]
     assert "cwd" not in order and "base" not in order  # this machine's folder and PATH are not the image's
+
+
+def test_a_worker_s_container_engine_may_be_chosen(engine: Engine) -> None:
+    engine.submit("true").result(WAIT_S)
+    assert engine.update_worker("local", container_engine="singularity").container_engine == "singularity"
+    task = engine.submit("true", container="ubuntu", retry=1, retry_delay=0.01)
+    task.wait(WAIT_S)
+
+    assert [each.cause for each in task.executions] == ["failed (stage in)"] * 2 and "singularity" in task.why()
+    assert task.row().raised.avoid == (1,)  # which is the only one, so it was tried there again
+    assert engine.update_worker("local", container_engine="auto").container_engine is None
+    with pytest.raises(BadInput, match="container_engine must be one of docker, podman"):
+        engine.update_worker("local", container_engine="lxc")
 
 
 @pytest.fixture

@@ -230,6 +230,13 @@ def test_another_user_without_a_container_is_sudos_affair(lab: Lab) -> None:
     assert b"give container= too" in lab.scitq("launch", "-O", "--gpus all", "id", code=1).stderr
 
 
+def test_engine_of_a_worker_s_containers_is_chosen(lab: Lab) -> None:
+    lab.scitq("run", "true")
+    assert "Containers are run by podman." in lab.out("worker", "update", "local", "--container-engine", "podman")
+    assert lab.json("worker", "update", "local", "--container-engine", "auto")["container_engine"] == "auto"
+    assert b"one of docker" in lab.scitq("worker", "update", "local", "--container-engine", "lxc", code=1).stderr
+
+
 def test_container_is_edited_and_set_for_a_batch(lab: Lab) -> None:
     lab.scitq("batch", "set", "gpu", "-d", "debian", "-O", "--gpus 1")
     lab.scitq("launch", "-b", "gpu", "true")
