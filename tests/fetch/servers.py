@@ -36,6 +36,28 @@ for line in sys.stdin:  # fill BUCKET COUNT: so many small objects without so ma
 """
 
 
+STRICT = """
+import json, sys
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.iam.models import iam_backends
+from moto.s3.models import s3_backends
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+server.start()
+iam = iam_backends[DEFAULT_ACCOUNT_ID]["aws"]
+keys = []
+for name, actions in ("reader", ["s3:Get*", "s3:List*"]), ("writer", ["s3:*"]):
+    iam.create_user("us-east-1", name)
+    rule = {"Effect": "Allow", "Action": actions, "Resource": "*"}
+    iam.put_user_policy(name, "p", json.dumps({"Version": "2012-10-17", "Statement": [rule]}))
+    key = iam.create_access_key(name)
+    keys += [key.access_key_id, key.secret_access_key]
+s3_backends[DEFAULT_ACCOUNT_ID]["aws"].create_bucket("bucket", "us-east-1")
+print(*server.get_host_and_port(), *keys, flush=True)
+sys.stdin.read()
+"""
+
+
 class Cable:
     """A port that passes on to another, counts the bytes each way, and may be cut or clogged after some that come back."""
 
@@ -198,6 +220,31 @@ def large_s3(config: Path, folder: Path) -> Iterator[None]:
         server.wait()
         if server.stderr is not None:
             server.stderr.close()
+
+
+@contextmanager
+def strict_s3() -> Iterator[dict[str, dict[str, str]]]:
+    """S3 that looks at who asks: the sections of one who may read its `bucket`, and of one who may write, too."""
+    server = subprocess.Popen(
+        [sys.executable, "-c", STRICT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        env={**os.environ, "INITIAL_NO_AUTH_ACTION_COUNT": "0"},
+    )  # fmt: skip
+    try:
+        said = _line(server.stdout, lambda line: line.startswith("127.0.0.1")).split()
+        same = {
+            "type": "s3", "provider": "Other", "endpoint": f"http://127.0.0.1:{said[1]}", "region": "us-east-1",
+            "force_path_style": "true", "no_check_bucket": "true",
+        }  # fmt: skip
+        yield {
+            name: {**same, "access_key_id": said[at], "secret_access_key": said[at + 1]}
+            for name, at in (("reader", 2), ("writer", 4))
+        }
+    finally:
+        server.kill()
+        server.wait()
+        for pipe in (server.stdin, server.stdout):
+            if pipe is not None:
+                pipe.close()
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from scitq.fetch.settings import Settings
 from scitq.remote import local
 from scitq.remote.agent.manifest import NAME, parse
 from scitq.remote.agent.recovery import Facts
-from tests.fetch.servers import Cable, Storages
+from tests.fetch.servers import Cable, Storages, strict_s3
 from tests.remote.client import Driver
 from tests.remote.test_publish import tree
 
@@ -92,6 +92,27 @@ def test_an_output_waits_for_its_remote_and_holds_no_slot(
     assert said["ok"] and said["to"] == f"far://{bucket}/1" and [row[:2] for row in said["files"]] == [["x", 2]]
     assert there(store, settings, bucket, 1, tmp_path / "back") == {"x": b"x\n"}
     assert driver.held()["held"] == {}
+
+
+def test_who_may_read_a_storage_but_not_write_there_is_told_so_and_nothing_is_lost(
+    driver: Driver, root: Path, tmp_path: Path
+) -> None:
+    with strict_s3() as users:
+        driver.say({"remotes": {"config": {"far": users["reader"]}, "rclone": None}})
+        driver.say({**order("bucket"), "overwrite": False})
+        said = driver.seen("collected", 1)
+        assert (said["ok"], said["error"]) == (False, "AccessDenied") and "far://bucket/1" in said["note"]
+        assert "403" in said["note"] and not [
+            key for key in users["reader"].values() if len(key) > 30 and key in str(said)
+        ]
+        assert (root / "exec" / "1" / "output" / "x").read_text() == "x\n"
+
+        driver.say({"remotes": {"config": {"far": users["writer"]}, "rclone": None}})
+        driver.say(order("bucket", 2))
+        assert driver.seen("collected", 2)["ok"]
+
+        driver.say({"remotes": {"config": {"far": {**users["writer"], "secret_access_key": "wrong"}}, "rclone": None}})
+        assert driver.script(3, "true", input=["far://bucket/2/x"], remotes=["far"])["error"] == "AccessDenied"
 
 
 @pytest.mark.promise("data 11.24")
