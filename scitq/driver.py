@@ -125,7 +125,7 @@ class Driver:
             later=self._later, wake=self.wake, is_over=lambda: self._over, on_output=on_output,
         )  # fmt: skip
         self._caching = Caching(store, self._lease, self._stop, self.wake)
-        self._storages = Storages(later=self._later, say=self._say)
+        self._storages = Storages(later=self._later, say=self._say, tell=self._tell_of_storages)
         self._registries = Registries(later=self._later, say=self._say, note=self._note)
         self._thread = threading.Thread(target=self._main, name="scitq-driver", daemon=True)
 
@@ -765,6 +765,16 @@ class Driver:
                 self._selector.modify(stream, selectors.EVENT_READ | selectors.EVENT_WRITE, (contact, stream))
         except LinkBroken as problem:
             self._lose(contact, problem)
+
+    def _tell_of_storages(self, contact: Contact, names: set[str], text: str) -> None:
+        def write(db: apsw.Connection) -> None:
+            self._lease.check(db)
+            for order in executions.with_data(db, contact.worker):
+                waits = names & set(self._order(db, order).get("remotes", ()))
+                if waits and manifests.notes(db, order.execution)[-1:] != [text]:  # said every few seconds, noted once
+                    manifests.note(db, _now_ms(), order.execution, text)
+
+        self._store.write(write, quiet=True)
 
     def _later(self, action: Callable[[], None]) -> None:
         self._inbox.append(action)

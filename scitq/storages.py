@@ -24,11 +24,15 @@ class Storages:
     """The sections that one driver's agents were given. All methods are called by the driver's thread."""
 
     def __init__(
-        self, *, later: Callable[[Callable[[], None]], None], say: Callable[[Contact, list[dict[str, Any]]], None]
-    ) -> None:
-        self._later, self._say = later, say
+        self, *, later: Callable[[Callable[[], None]], None], say: Callable[[Contact, list[dict[str, Any]]], None],
+        tell: Callable[[Contact, set[str], str], None],
+    ) -> None:  # fmt: skip
+        """`tell` writes a sentence down for the executions of a worker that wait for these remotes."""
+        self._later, self._say, self._tell = later, say, tell
         self._wanted: list[tuple[Contact, object, set[str]]] = []
         self._is_busy = False
+        self._trouble = ""
+        """Why the configuration could not be read lately."""
 
     def want(self, contact: Contact, names: set[str]) -> None:
         """See that the agent knows these remotes as they are now."""
@@ -60,11 +64,18 @@ class Storages:
             log.warning(
                 "The rclone configuration cannot be read, so what needs %s waits: %s", ", ".join(sorted(names)), problem
             )
+            trouble = str(problem)
+            self._later(lambda: self._is_in_trouble(trouble))
             timer = threading.Timer(AGAIN_S, self._later, [self._again])
             timer.daemon = True
             timer.start()
         else:
             self._later(lambda: self._have(names, found, program))
+
+    def _is_in_trouble(self, trouble: str) -> None:
+        self._trouble = trouble
+        for contact, _, missing in self._wanted:
+            self._tell(contact, missing, f"the rclone configuration cannot be read, and is tried again: {trouble}")
 
     def _again(self) -> None:
         self._is_busy = False
@@ -84,8 +95,11 @@ class Storages:
                 left.append((contact, stream, missing))
                 continue
             # One that is gone from the configuration is told of, too: what needs it fails, with the reason, and waits no more.
+            if self._trouble:
+                self._tell(contact, missing, "the rclone configuration can be read again.")
             config = {**{name: {} for name in missing}, **configuration.closure(missing, found)}
             self._say(contact, [{"remotes": {"config": config, "rclone": program}}])
+        self._trouble = ""
         self._wanted = left
         if left:
             self._begin()

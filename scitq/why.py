@@ -180,6 +180,10 @@ def _progress(engine: Engine, last: ExecutionRow) -> str:
     return ""
 
 
+def _lately(engine: Engine, last: ExecutionRow) -> str:
+    return "".join(f" Lately: {note}" for note in manifests.notes(engine._reader(), last.id)[-1:])
+
+
 def _execution(engine: Engine, row: TaskRow) -> str:
     last = executions.latest(engine._reader(), row.id)
     if last is None:
@@ -198,7 +202,7 @@ def _execution(engine: Engine, row: TaskRow) -> str:
         return f"{row.label} has been running on {last.worker} for {since_s:.0f} s.{stopping}"
     if row.state is TaskState.STAGING:
         said = f"{row.label} is staging: {last.worker} fetches what it needs{_progress(engine, last)}.{stopping}"
-        return said + "".join(f" Lately: {note}" for note in manifests.notes(engine._reader(), last.id)[-1:])
+        return said + _lately(engine, last)
     if row.state.is_live:
         return (
             f"{row.label} is {row.state.word}: its command has ended, its log and output are being brought home from "

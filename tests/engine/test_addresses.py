@@ -328,7 +328,9 @@ def test_remotes_are_said_once_for_each_state_of_the_configuration(engine: Engin
 
     said: list[Any] = []
     waiting: list[Any] = []
-    there = storages.Storages(later=waiting.append, say=lambda contact, commands: said.extend(commands))
+    there = storages.Storages(
+        later=waiting.append, say=lambda contact, commands: said.extend(commands), tell=lambda *said: None
+    )
     contact = Contact(WorkerId(1), Path())
     contact.commands = object()  # type: ignore[assignment]
 

@@ -10,14 +10,17 @@ import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import scitq
+from scitq import storages
 from scitq.engine import Engine
 from scitq.errors import TaskFailed
-from scitq.fetch import delete
+from scitq.fetch import configuration, delete
 from scitq.fetch import put as put_there
+from scitq.fetch.errors import ToolMissing
 from scitq.handle import Task
 from scitq.path import URI
 from scitq.remote import local
@@ -403,6 +406,28 @@ def test_a_remote_that_is_gone_from_the_configuration_fails_what_needs_it(
     open_engine().drive()
     with pytest.raises(TaskFailed, match=r"failed \(stage in\).*s3"):
         task.result(WAIT_S)
+
+
+def test_a_configuration_that_cannot_be_read_is_said_by_why_and_waited_for(
+    engine: Engine, s3: URI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(s3 / "x", "x\n", tmp_path)
+    sections = configuration.sections
+
+    def broken(*given: Any) -> Any:
+        raise ToolMissing("rclone: it went away meanwhile.", phase="start")
+
+    monkeypatch.setattr(storages, "AGAIN_S", 0.02)
+    monkeypatch.setattr(configuration, "sections", broken)
+    task = engine.submit("cat $INPUT/x", shell=True, input=s3 / "x")
+    until(lambda: "cannot be read, and is tried again: rclone: it went away meanwhile." in task.why(), "why says so")
+    monkeypatch.setattr(configuration, "sections", sections)
+    assert task.result(WAIT_S).stdout == "x\n"
+    notes = manifests.notes(engine._reader(), ExecutionId(1))
+    assert [note.partition(",")[0] for note in notes] == [
+        "the rclone configuration cannot be read", "the rclone configuration can be read again.",
+    ]  # fmt: skip
+    sound(engine)
 
 
 def test_an_agent_killed_while_data_comes_is_told_of_the_remotes_again(
