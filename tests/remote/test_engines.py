@@ -15,10 +15,13 @@ from typing import Any
 import pytest
 
 from scitq.fetch.errors import AccessDenied, FetchError, Interrupted, NoSpace, NotFound, Throttled
-from scitq.remote.agent import engines
+from scitq.fetch.settings import Settings
+from scitq.remote.agent import engines, images
 from scitq.remote.agent.container import of_refusal, split
 from scitq.remote.agent.dockerapi import Frames
 from scitq.remote.agent.pulling import of_message
+from scitq.remote.agent.registries import Registries
+from scitq.remote.agent.staging import Job
 from tests.remote.client import Driver
 
 PLACES = {"INPUT": "/w/input", "OUTPUT": "/w/output", "TEMP": "/w/temp", "RESOURCE": "/w/resource"}
@@ -230,3 +233,44 @@ def test_orders_that_cannot_be_are_refused(driver: Driver) -> None:
 
     assert (line["why"], line["code"]) == ("spawn", 126)
     assert json.dumps(line["note"]) == '"image is not a name"'
+
+
+class Patient:
+    """A request to stop that never comes, and remembers for how long it was waited."""
+
+    def __init__(self) -> None:
+        self.waits: list[float] = []
+        self.is_set = False
+
+    def check(self, *_: str) -> None:
+        pass
+
+    def wait(self, seconds: float) -> bool:
+        self.waits.append(seconds)
+        return False
+
+
+def test_a_registry_that_asks_to_wait_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: list[Any] = [*(Throttled("x: its registry asks to wait (toomanyrequests).") for _ in range(14)), None]
+    found: list[Any] = [None, None, {"engine": "docker", "id": "sha256:1", "digest": None}]
+
+    def pull(*_: Any) -> None:
+        if (answer := answers.pop(0)) is not None:
+            raise answer
+
+    monkeypatch.setattr(images, "pull_by_daemon", pull)
+    monkeypatch.setattr(images, "_choose", lambda wanted: ({"engine": "docker", "socket": "/nowhere"}, ""))
+    monkeypatch.setattr(images.Images, "_find", lambda *_: found.pop(0))
+    woken: list[Any] = []
+    there = images.Images(str(tmp_path), Registries(str(tmp_path)), lambda *told: woken.append(told))
+    job = Job({"id": 1, "image": "x"})
+    said: list[str] = []
+    job.say = said.append
+    cancel: Any = Patient()
+
+    assert there.present(job, Settings(cancel=cancel))["id"] == "sha256:1"
+    assert len(said) == job.waits == 2  # six tries each before it says so
+    assert "asks to wait" in said[0]
+    assert max(cancel.waits) >= 30
+    assert woken == [("image docker x ", None)]
+    assert there.coming == set()

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from scitq.fetch.errors import AccessDenied, Cancelled, FetchError, NotFound, Throttled
 from scitq.fetch.retry import Policy, retrying
@@ -109,15 +110,13 @@ class Images:
         """An image that is here already."""
         if engine["engine"] in engines.BIN:
             return self._find_file(engine, image)
-        words = [engine["engine"], "image", "inspect", image]
-        code, out, err = run(words)
-        if code:
-            if "no such image" in err.lower() or "image not known" in err.lower() or "no such object" in err.lower():
-                return None
+        said = _by_daemon(engine, image) if engine["engine"] == "docker" else _by_program(engine, image)
+        if said is None:
+            return None
+        if isinstance(said, str):
             with self._lock:
                 self._engines.clear()  # look again which engine answers
-            raise EngineFailed(f"{engine['engine']} does not work on this worker: {last(err)}", uri=image, phase="get")
-        (said,) = json.loads(out)
+            raise EngineFailed(f"{engine['engine']} does not work on this worker: {said}", uri=image, phase="get")
         if platform and platform.split("/")[1:2] not in ([], [said.get("Architecture")]):
             return None
         identity = said["Id"] if ":" in said["Id"] else f"sha256:{said['Id']}"  # podman leaves that out
@@ -167,6 +166,28 @@ class Images:
 
 
 LIMITED = Policy(first_wait_s=30.0, longest_wait_s=900.0)
+
+
+def _by_daemon(engine: dict[str, Any], image: str) -> dict[str, Any] | str | None:
+    """What a Docker daemon says of an image; None when it has none of that name, a text when it does not work."""
+    try:
+        answer = Api(engine["socket"]).ask("GET", f"/images/{quote(image)}/json")
+    except Away as error:
+        return str(error)
+    if answer.status == 404:
+        return None
+    return answer.said if answer.status == 200 else answer.message
+
+
+def _by_program(engine: dict[str, Any], image: str) -> dict[str, Any] | str | None:
+    """The same of podman."""
+    code, out, err = run([engine["engine"], "image", "inspect", image])
+    if code:
+        low = err.lower()
+        return None if "no such image" in low or "image not known" in low or "no such object" in low else last(err)
+    (said,) = json.loads(out)
+    found: dict[str, Any] = said
+    return found
 
 
 def remove_container(image: dict[str, Any], name: str, *, is_over: bool = True) -> None:
