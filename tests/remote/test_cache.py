@@ -169,6 +169,26 @@ def test_a_resource_that_a_task_changed_is_dropped_and_all_who_had_it_are_told(
     assert sorted(line["id"] for line in driver.lines if line["k"] == "note") == [1, 2]
 
 
+def test_a_plain_path_that_a_task_changed_in_place_is_told_of(driver: Driver, tmp_path: Path) -> None:
+    """It is linked, not copied: the file itself is another one now. One that is replaced is not."""
+    (tmp_path / "d").mkdir()
+    for name in ("x", "y", "z"):
+        (tmp_path / "d" / name).write_text("good\n")
+    order = {"resource": [f"{tmp_path}/d/"]}
+    driver.script(1, "cat $RESOURCE/x; rm $RESOURCE/y; echo mine > $RESOURCE/y", **order)
+    wait_for(lambda: is_released(driver.root))  # it is looked at only then
+    driver.script(2, "echo bad >> $RESOURCE/x", **order)
+    note = driver.seen("note", 2)["text"]
+    assert f"{tmp_path}/d/x was changed while this task had it as a resource" in note and "linked, not copied" in note
+    driver.script(3, "echo worse >> $INPUT/x", input=[f"{tmp_path}/d/x"])  # an input is the task's
+    (tmp_path / "new").write_text("replaced\n")
+    driver.script(4, f"mv {tmp_path}/new {tmp_path}/d/z", **order)
+    wait_for(lambda: is_released(driver.root))
+    driver.poll(0.1)
+    assert [line["id"] for line in driver.lines if line["k"] == "note"] == [2]
+    assert (tmp_path / "d" / "y").read_text() == "good\n"
+
+
 def test_changed_under_a_killed_agent_the_next_one_notices(
     driver: Driver, root: Path, tmp_path: Path, web: WebServer
 ) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import json
 import os
 import stat
+from collections.abc import Iterator
 
 from scitq.fetch.entry import Entry
 from scitq.fetch.errors import AccessDenied, Collision, Unsupported, of_os_error
@@ -23,8 +26,12 @@ def can_be_linked(address: Address) -> bool:
     return address.is_local and all(action.name == "mv" for action in address.actions)
 
 
-def bring_links(address: Address, folder: str, settings: Settings) -> None:
-    """Links in `folder` to what the path stands for: a file, what is in a folder, or what a glob matches."""
+def bring_links(address: Address, folder: str, settings: Settings) -> list[str]:
+    """Links in `folder` to what the path stands for: a file, what is in a folder, or what a glob matches.
+
+    Returns the files that are linked.
+    """
+    linked: list[str] = []
     for action in reversed(address.actions):
         folder = os.path.join(folder, action.argument)
     os.makedirs(folder, mode=0o700, exist_ok=True)
@@ -35,15 +42,16 @@ def bring_links(address: Address, folder: str, settings: Settings) -> None:
         if not address.has_glob:
             raise of_os_error(error, path, "get") from error
         rows = expand(address.bare, transport_of(address), settings)
-        _several(rows, folder, settings)
-        return
+        _several(rows, folder, settings, linked)
+        return linked
     if stat.S_ISDIR(found.st_mode):
-        _folder(path, folder, settings)
+        _folder(path, folder, settings, linked)
     else:
-        _file(path, os.path.join(folder, os.path.basename(path.rstrip("/"))))
+        linked.append(_file(path, os.path.join(folder, os.path.basename(path.rstrip("/")))))
+    return linked
 
 
-def _several(rows: list[Entry], folder: str, settings: Settings) -> None:
+def _several(rows: list[Entry], folder: str, settings: Settings, linked: list[str]) -> None:
     taken: dict[str, str] = {}
     for row in rows:
         path, name = address_of(row).path.rstrip("/"), address_of(row).name
@@ -55,12 +63,12 @@ def _several(rows: list[Entry], folder: str, settings: Settings) -> None:
         taken[name] = path
         if row.is_dir:
             os.mkdir(os.path.join(folder, name), 0o700)
-            _folder(path, os.path.join(folder, name), settings)
+            _folder(path, os.path.join(folder, name), settings, linked)
         elif name != manifest.NAME:
-            _file(path, os.path.join(folder, name))
+            linked.append(_file(path, os.path.join(folder, name)))
 
 
-def _folder(source: str, folder: str, settings: Settings) -> None:
+def _folder(source: str, folder: str, settings: Settings, linked: list[str]) -> None:
     """What is in it. Links to folders stay links, so that there is an end; what is no file is left out with a word."""
     settings.cancel.check(source, "get")
     try:
@@ -73,16 +81,16 @@ def _folder(source: str, folder: str, settings: Settings) -> None:
             continue
         if entry.is_dir(follow_symlinks=False):
             os.mkdir(target, 0o700)
-            _folder(entry.path, target, settings)
+            _folder(entry.path, target, settings, linked)
         elif entry.is_file():
-            _file(entry.path, target)
+            linked.append(_file(entry.path, target))
         elif entry.is_dir():
             os.symlink(os.path.realpath(entry.path), target)
         else:
             settings.warn(f"{entry.path}: left out, being neither a file nor a folder, or a link to nothing.")
 
 
-def _file(source: str, target: str) -> None:
+def _file(source: str, target: str) -> str:
     """A hard link where the system lets us, else a symbolic one; both to the file itself, not to a link to it."""
     real = os.path.realpath(source)
     try:
@@ -98,3 +106,35 @@ def _file(source: str, target: str) -> None:
             os.symlink(real, target)
     except OSError as error:
         raise of_os_error(error, source, "get") from error
+    return real
+
+
+def remember(address: Address, paths: list[str], record: str) -> None:
+    """Write down how these files are now."""
+    line = json.dumps({"shown": address.shown, "files": {path: _state(path) for path in paths}})
+    with open(record, "a", encoding="ascii") as file:
+        file.write(f"\n{line}\n")  # a line before it may have been cut short
+
+
+def changed_in_place(record: str) -> Iterator[tuple[str, str]]:
+    """Of each address that was remembered, the first file that is the same one, and other than it was."""
+    latest: dict[str, dict[str, list[int] | None]] = {}  # an agent that was killed while it linked left a line, too
+    with contextlib.suppress(OSError), open(record, encoding="ascii") as file:
+        for line in file:
+            with contextlib.suppress(ValueError):  # cut short when it was killed
+                said = json.loads(line)
+                latest[said["shown"]] = said["files"]
+    for shown, files in latest.items():
+        for path, before in files.items():
+            now = _state(path)
+            if before and now and now[0] == before[0] and now != before:
+                yield shown, path
+                break
+
+
+def _state(path: str) -> list[int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return [found.st_ino, found.st_size, found.st_mtime_ns]

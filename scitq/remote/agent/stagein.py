@@ -3,6 +3,7 @@
     stage/<execution>/ input/ resource/         what the task will find, complete only when `ready` is there
                        part/<n>/ done/<n>/   one source each, on its way and arrived
                        used                  the versions of resources that it has links to
+                       linked                the files of plain paths that are resources, as they were
                        ready                 made last
 
 An agent may be killed at any instruction: the next one goes on with the sources that are not in `done`.
@@ -29,7 +30,7 @@ from scitq.remote.agent.cache import Cache, Coming
 from scitq.remote.agent.collect import empty_trash, to_trash
 from scitq.remote.agent.containers import name_of, staged
 from scitq.remote.agent.images import Images, remove_container
-from scitq.remote.agent.links import bring_links, can_be_linked
+from scitq.remote.agent.links import bring_links, can_be_linked, changed_in_place, remember
 from scitq.remote.agent.rooms import kept_bytes, trim, with_room
 
 if TYPE_CHECKING:
@@ -148,6 +149,12 @@ class Site:
                 "was dropped from the worker's cache; who needs it next gets it anew."
             )  # fmt: skip
             said += [(each, text) for each in users]
+        for shown, path in changed_in_place(os.path.join(self.root, "stage", key, "linked")):
+            text = (
+                f"{shown}: {path} was changed while this task had it as a resource, by this task or by somebody else. It is linked, "
+                "not copied, so the file itself is changed now. Copy to $TEMP what has to be changed."
+            )
+            said.append((key, text))
         return said
 
     def remove(self, key: str) -> None:
@@ -221,9 +228,12 @@ class Sources:
         if can_be_linked(address):
             remove(part)
             os.makedirs(part, mode=0o700)
-            bring_links(address, part, self.settings)
+            self._linked(address, bring_links(address, part, self.settings))
         else:
             self._bring(address, part)
+
+    def _linked(self, address: Address, paths: list[str]) -> None:
+        """These files of this machine are what it is given; inputs it may do with as it likes."""
 
     def _bring(self, address: Address, part: str) -> None:
         os.makedirs(part, mode=0o700, exist_ok=True)
@@ -234,6 +244,10 @@ class Resources(Sources):
     """Its resources, which it shares with others; where two have a file of one name, the later one's is seen."""
 
     may_replace = True
+
+    def _linked(self, address: Address, paths: list[str]) -> None:
+        """Others use them, too: how they are now is written down, and compared when it is over."""
+        remember(address, paths, os.path.join(os.path.dirname(self.folder), "linked"))
 
     def _bring(self, address: Address, part: str) -> None:
         remove(part)
