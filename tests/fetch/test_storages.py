@@ -225,6 +225,8 @@ def test_rclone_ends_with_the_program_that_started_it(
     store.s3.reset()
     assert child.returncode == code and (said.count(b"\n") == 1 or number == signal.SIGKILL)
     assert not (tmp_path / "out/x").exists()
+    if number != signal.SIGKILL:
+        assert not (tmp_path / "out").exists() or names(tmp_path / "out") == []
     fetch.get(f"s3://{bucket}/x", f"{tmp_path}/out/", settings=settings)
     assert (tmp_path / "out/x").read_bytes() == DATA
 
