@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from scitq.digest import Difference, differences, file_differences, with_data
 from scitq.states import Probe
@@ -99,8 +99,7 @@ def waits(db: apsw.Connection, task: TaskId) -> str | None:
 
 
 def _container(spec: Spec) -> str | None:
-    found: Any = getattr(spec, "container", None)
-    return None if found is None else str(found)
+    return spec.container
 
 
 def _told(one: Difference) -> str:

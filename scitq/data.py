@@ -35,7 +35,7 @@ def keys(db: apsw.Connection, order: Order, outputs: str, file_id: str) -> dict[
         found["deliver"] = f"{outputs}/{order.task}"
     else:
         found["output"] = spec.output
-        found["owner"] = f"{file_id}:{order.task}"
+        found["owner"] = manifests.owner_of(db, order.task) if spec.use_cache else f"{file_id}:{order.task}"
         used.add(parse(spec.output).remote)
         if spec.overwrite:
             found["overwrite"] = True

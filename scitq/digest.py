@@ -93,7 +93,7 @@ class Parts(NamedTuple):
 def parts_of(spec: Spec, image: str | None, inputs: Sequence[Source] = (), resources: Sequence[Source] = ()) -> Parts:
     """The parts of a task's key. `image` is what its container is known by, None without one."""
     command = spec.command if spec.shell is not None else spec.argv()
-    options = [str(word) for word in getattr(spec, "container_options", None) or ()] if image is not None else []
+    options = list(spec.container_options) if image is not None else []
     bits = None if image is None else bits_of(image)
     return Parts(command, spec.shell, bits, options, dict(spec.env), list(inputs), list(resources))
 

@@ -6,18 +6,19 @@ Addresses of one storage that lie side by side are asked for in one listing, how
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from scitq.addresses import TASK, parent_of
 from scitq.digest import ETAG, MADE, MD5, TIME, File, Fingerprint, fingerprint
 from scitq.errors import ScitqError
 from scitq.fetch.entry import FILE, Entry
-from scitq.fetch.errors import FetchError, NotFound, Unsupported, of_os_error
+from scitq.fetch.errors import Cancelled, FetchError, NotFound, TimedOut, Unsupported, of_os_error
 from scitq.fetch.expand import address_of, expand
 from scitq.fetch.files import is_temporary
 from scitq.fetch.getting import tried
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     import apsw
 
 Found = Fingerprint | ScitqError
+T = TypeVar("T")
 _GLOB = re.compile(r"[*?\[]")
 
 
@@ -61,7 +63,7 @@ def is_far(text: str) -> bool:
     return not address.is_local and address.proto != TASK
 
 
-def look(db: apsw.Connection, texts: Iterable[str], outputs: str, settings: Settings) -> Looked:
+def look(db: apsw.Connection, texts: Collection[str], outputs: str, settings: Settings) -> Looked:
     """What is at these addresses, whose actions play no part. `outputs` is the folder of outputs without an address."""
     looked = Looked()
     groups: dict[Address, list[tuple[str, Address]]] = {}
@@ -81,6 +83,10 @@ def look(db: apsw.Connection, texts: Iterable[str], outputs: str, settings: Sett
         text, address = item
         looked.found[text] = _caught(lambda: _there(address, settings, looked, text))
 
+    def safely(action: Callable[[T], None], items: Iterable[T]) -> None:
+        with contextlib.suppress(Cancelled):  # there was no time left for the rest
+            in_parallel(items, action, settings)
+
     def together(item: tuple[Address, list[tuple[str, Address]]]) -> None:
         parent, members = item
         if len(members) == 1:
@@ -88,8 +94,13 @@ def look(db: apsw.Connection, texts: Iterable[str], outputs: str, settings: Sett
         else:
             looked.found.update(_side_by_side(parent, members, settings, looked))
 
-    in_parallel(groups.items(), together, settings)
-    in_parallel(others, one, settings)
+    safely(together, groups.items())
+    safely(one, others)
+    for text in texts:
+        if isinstance(looked.found.get(text), Cancelled | None):
+            looked.found[text] = TimedOut(
+                f"{parse(text).shown}: its storage did not answer in time", uri=text, phase="list"
+            )
     return looked
 
 

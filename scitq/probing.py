@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from scitq import identities, reuse
@@ -18,11 +18,12 @@ from scitq.digest import Fingerprint, Parts, Source, parts_of
 from scitq.errors import ScitqError
 from scitq.fetch.retry import Cancel, Policy
 from scitq.fetch.settings import Settings
+from scitq.fetch.tree import in_parallel
 from scitq.fetch.uri import parse
 from scitq.identities import Found, Looked
 from scitq.store import cache
 from scitq.store.cache import Answer, Asked, Ended, Entry
-from scitq.store.manifests import success_ended_ms
+from scitq.store.manifests import owner_of, success_ended_ms
 from scitq.task import Spec, TaskId
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ class Probing:
     def __init__(self, caching: Caching, *, is_far: bool) -> None:
         self._caching, self._is_far_lane = caching, is_far
         self._store, self._lease = caching.store, caching.lease
-        self._outputs = str(caching.store.side / "outputs")
+        self._side = caching.store.side
+        self._outputs = str(self._side / "outputs")
 
     def _settings(self) -> tuple[Settings, threading.Timer]:
         """For one look around, which ends when the driver does, or when it takes too long."""
@@ -57,11 +59,11 @@ class Probing:
         timer.start()
         settings = Settings(
             cancel=cancel, retry=Policy(attempts=3, first_wait_s=0.5), connect_timeout_s=10.0, stall_timeout_s=30.0,
-            parallel=8,
+            parallel=8, rclone_options=("--low-level-retries=1",),  # with more it takes 20 s to say that nobody is there
         )  # fmt: skip
         return settings, timer
 
-    def _look(self, db: apsw.Connection, texts: Iterable[str]) -> Looked:
+    def _look(self, db: apsw.Connection, texts: Collection[str]) -> Looked:
         settings, timer = self._settings()
         try:
             with self._caching.cancel.waking(settings.cancel.set):
@@ -96,9 +98,10 @@ class Probing:
 
     def _is_far(self, asked: Asked) -> bool:
         spec = asked.spec
-        return asked.id in self._caching.known_far or any(map(identities.is_far, (*spec.input, *spec.resource)))
+        return asked.id in self._caching.known_far or asked.image is not None or _asks_far(spec)
 
     def probe(self) -> bool:
+        """Answer tasks that wait for it; returns whether there may be more."""
         asked = self._gathered() if self._is_far_lane else self._chosen()
         if not asked:
             return False
@@ -106,9 +109,10 @@ class Probing:
         texts = {_bare(text) for each in asked for text in (*each.spec.input, *each.spec.resource)}
         looked = self._look(db, texts)
         answers: list[tuple[Asked, Answer, list[Entry]]] = []
+        images: dict[str, str] = {}
         for each in asked:
             try:
-                parts = self._parts(each.spec, each.image, looked)
+                parts = self._parts(each.spec, self._bits(each, images), looked)
             except ScitqError as problem:
                 answers.append((each, Answer(note=f"it was not looked up: {_said(problem)}"), []))
                 continue
@@ -119,6 +123,20 @@ class Probing:
         self._write(lambda db: cache.put_fingerprints(db, prints), quiet=True)
         self._answer(answers)
         return True
+
+    def _bits(self, asked: Asked, images: dict[str, str]) -> str | None:
+        """What the image of a task is known by now; each is asked for once.
+
+        Raises:
+            RegistryError: it cannot be found out.
+        """
+        if asked.image is None or "@" in asked.image:
+            return asked.image
+        if asked.image not in images:
+            from scitq.remote.images import digest_of
+
+            images[asked.image] = digest_of(asked.image)
+        return images[asked.image]
 
     def _gathered(self) -> list[Asked]:
         """The tasks of the far lane, once no more are coming."""
@@ -155,11 +173,18 @@ class Probing:
             if entry.manifest is not None and entry.manifest.files and not reuse.is_here(entry)
         }
         seen = self._look(self._store.reader(), places).found if places else {}
-        decided: list[Callable[[apsw.Connection], object]] = []
-        for each, answer, entries in answers:
-            decided.append(self._decide(each, answer, entries, seen))
+        slow = [one for one in answers if self._moves(one[0], one[2])]
+        decided = [self._decide(*one, seen) for one in answers if one not in slow]
         if decided:
             self._write(lambda db: [decide(db) for decide in decided])
+        in_parallel(slow, lambda one: self._write(self._decide(*one, seen)), Settings(cancel=self._caching.cancel))
+
+    def _moves(self, asked: Asked, entries: Sequence[Entry]) -> bool:
+        """Whether taking what was found may take long: more than a look, or a second name for its files."""
+        in_side = asked.spec.output is None
+        return bool(entries) and not any(
+            reuse.is_in_place(entry, asked.spec) or (in_side and reuse.is_here(entry)) for entry in entries[:1]
+        )
 
     def _is_quick(self, asked: Asked, entry: Entry) -> bool:
         """Whether taking a result asks no storage."""
@@ -181,7 +206,7 @@ class Probing:
                 reuse.verify(entry, seen, settings)
                 timer.cancel()
                 with self._caching.cancel.waking(settings.cancel.set):
-                    address = reuse.bring(entry, asked.id, asked.spec, self._outputs, settings)
+                    address = reuse.bring(entry, self._goal(asked), settings)
             except reuse.Altered as problem:
                 dropped.append((entry, str(problem)))
                 note = f"the result of {entry.task} was no good any more: {problem}"
@@ -192,8 +217,13 @@ class Probing:
             finally:
                 timer.cancel()
             return lambda db, entry=entry, address=address: self._take(db, asked, answer, entry, address, dropped)  # type: ignore[misc]
-        told = Answer(answer.key, answer.recipe, answer.data, answer.near, answer.note or note)
+        tried = [entry.execution for entry in entries]
+        told = Answer(answer.key, answer.recipe, answer.data, answer.near, answer.note or note, tried)
         return lambda db: self._miss(db, asked, told, dropped)
+
+    def _goal(self, asked: Asked) -> reuse.Goal:
+        db = self._store.reader()
+        return reuse.Goal(asked.id, asked.spec, self._side, owner_of(db, asked.id))
 
     def _take(
         self, db: apsw.Connection, asked: Asked, answer: Answer, entry: Entry, address: str | None,
@@ -233,10 +263,11 @@ class Probing:
     def _row(self, db: apsw.Connection, ended: Ended, looked: Looked) -> tuple[Any, ...]:
         """A success with its key, '' if it cannot be said what it is the answer to."""
         spec = ended.spec
-        if ended.why == "exists":  # it did not run: what it found there may be anybody's
+        # It did not run: what it found there may be anybody's; or it is not known what it ran in.
+        if ended.why == "exists" or (spec.container is not None and ended.image is None):
             return ended.execution, ""
         try:
-            parts = self._parts(spec, ended.image or getattr(spec, "container", None), looked)
+            parts = self._parts(spec, ended.image, looked)
         except ScitqError:
             return ended.execution, ""
         if not (spec.input or spec.resource):

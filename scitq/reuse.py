@@ -10,16 +10,26 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
 
 from scitq.digest import MD5, TIME, Fingerprint
 from scitq.errors import ScitqError
-from scitq.fetch.errors import NotFound, of_os_error
+from scitq.fetch.errors import ChecksumMismatch, Collision, NotFound, of_os_error
 from scitq.fetch.local import md5_of
+from scitq.fetch.rclone import Rclone
 from scitq.fetch.settings import Settings
-from scitq.fetch.uri import of_path, parse
+from scitq.fetch.transfer import copy
+from scitq.fetch.uri import parse
 from scitq.identities import Found
+from scitq.remote.agent import publish
+from scitq.remote.agent.collect import remove
+from scitq.remote.agent.stores import RcloneStore, store_of
 from scitq.store.cache import Entry
 from scitq.store.manifests import Left, Manifest
+from scitq.submission import memory_bytes
 from scitq.task import Spec, TaskId
 
 # What is changed so shortly after it was collected may have been collected so: clocks of file systems are coarse.
@@ -28,6 +38,8 @@ COARSE_S = 1.0
 CLOCKS_DIFFER_S = 60.0
 # A file that somebody else has given another name, or other rights, is read again up to this size.
 READ_BYTES = 64 << 20
+# More than this does not pass through this machine from one place to another.
+CARRIED_BYTES = 1_000_000_000
 
 
 class Altered(ScitqError):
@@ -100,10 +112,6 @@ def _verify_here(path: str, file: Left, ended_s: float, settings: Settings) -> N
 
 
 def _verify_there(manifest: Manifest, there: Fingerprint, ended_s: float, settings: Settings) -> None:
-    from datetime import datetime
-
-    from scitq.remote.agent.stores import store_of
-
     store = store_of(parse(manifest.address), settings, "")
     files = {file.name: file for file in there.files}
     for left in manifest.files:
@@ -136,19 +144,122 @@ def _same(one: str, other: str) -> bool:
     return _is_local(one) and _is_local(other) and os.path.realpath(path_of(one)) == os.path.realpath(path_of(other))
 
 
-def bring(entry: Entry, task: TaskId, spec: Spec, outputs: str, settings: Settings) -> str | None:
-    """Bring a result that was found whole to where a task's output goes; returns the address, None for no files.
+@dataclass(frozen=True)
+class Goal:
+    """Where a result is wanted: a task's output, on behalf of which the files will lie there."""
+
+    task: TaskId
+    spec: Spec
+    side: Path
+    owner: str
+
+    @property
+    def folder(self) -> str:
+        """The place of an output without an address."""
+        return str(self.side / "outputs" / str(self.task))
+
+    @property
+    def root(self) -> str:
+        """Where files that pass through here stand meanwhile."""
+        return str(self.side / "reuse")
+
+
+def bring(entry: Entry, goal: Goal, settings: Settings) -> str | None:
+    """Bring a result that was found whole to where it is wanted; returns the address, None for no files.
 
     Raises:
         NotUsable: that cannot be; the task is to run.
         FetchError, OSError: it failed.
     """
-    manifest = entry.manifest
-    if is_in_place(entry, spec):
+    manifest, output = entry.manifest, goal.spec.output
+    if is_in_place(entry, goal.spec):
         return None if manifest is None else manifest.address
-    if spec.output is None and manifest is not None and _is_local(manifest.address):
-        return _link(manifest, f"{outputs}/{task}", settings)
-    raise NotUsable(f"the result of {entry.task} lies elsewhere")
+    if manifest is None:
+        manifest = Manifest(entry.execution, goal.folder, [])
+    if output is None and _is_local(manifest.address):
+        return _link(manifest, goal.folder, settings) if manifest.files else None
+    owed = {
+        "id": f"reused {entry.execution}", "output": output, "owner": goal.owner, "overwrite": goal.spec.overwrite,
+    }  # fmt: skip
+    remove(goal.root + f"/exec/{goal.task}")  # of an attempt that was killed
+    os.makedirs(f"{goal.root}/exec/{goal.task}", mode=0o700)
+    try:
+        if output is not None and _is_same_storage(manifest.address, output, settings):
+            _copy_there(manifest, owed, f"{goal.root}/exec/{goal.task}", settings)
+            return output
+        if not (_is_local(manifest.address) and (output is None or _is_local(output))):
+            _check_size(entry, manifest)
+        _stage(manifest, f"{goal.root}/exec/{goal.task}/output", settings)
+        if output is None:
+            owed = {"deliver": goal.folder}
+        publish.bring(goal.root, owed, str(goal.task), settings)
+        return goal.folder if output is None else output
+    except Collision as problem:
+        raise NotUsable(str(problem)) from problem
+    finally:
+        remove(f"{goal.root}/exec/{goal.task}")
+
+
+def _is_same_storage(one: str, other: str, settings: Settings) -> bool:
+    """Whether both lie in one storage that copies by itself."""
+    if _is_local(one) or _is_local(other):
+        return False
+    source, target = parse(one), parse(other)
+    return source.remote is not None and source.remote == target.remote and Rclone().copies_itself(source, settings)
+
+
+def _check_size(entry: Entry, manifest: Manifest) -> None:
+    limit = carried_bytes()
+    if manifest.size > limit:
+        raise NotUsable(
+            f"it lies in {manifest.address}, from where {manifest.size:,} bytes would have to pass through this machine "
+            f"(the limit is {limit:,}: SCITQ_CACHE_CARRY)"
+        )
+
+
+def carried_bytes() -> int:
+    """How much of a result may pass through this machine."""
+    text = os.environ.get("SCITQ_CACHE_CARRY")
+    return CARRIED_BYTES if not text else memory_bytes("SCITQ_CACHE_CARRY", int(text) if text.isdecimal() else text)
+
+
+def _copy_there(manifest: Manifest, owed: dict[str, Any], work: str, settings: Settings) -> None:
+    """Have the storage copy exactly these files, with a claim before and the list after, as executions do."""
+    source, target = parse(manifest.address), parse(owed["output"])
+    store = store_of(target, settings, work)
+    assert isinstance(store, RcloneStore)
+    files: list[tuple[str, int, str | None]] = [(file.name, file.size, file.md5) for file in manifest.files]
+    if not publish.claim(store, owed, files):
+        return
+    names = [store.listed(name) for name, _, _ in files]
+    if names:
+        store.copy_from(source, names)
+    rows = store.rows(md5=True)
+    for (name, size, md5), listed in zip(files, names, strict=True):
+        row = rows.get(listed)
+        if row is None or row.size not in (None, size) or (row.md5 and md5 and row.md5 != md5):
+            raise ChecksumMismatch(f"{store.shown}: what arrived is not what was copied: {name}.", uri=store.shown)
+    publish.complete(store, owed, files, rows)
+
+
+def _stage(manifest: Manifest, folder: str, settings: Settings) -> None:
+    """The files of a result in a folder of ours; those of this machine under a second name."""
+    os.makedirs(folder, mode=0o700)
+    if _is_local(manifest.address):
+        for file in manifest.files:
+            target = os.path.join(folder, file.name)
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            _link_or_copy(os.path.join(path_of(manifest.address), file.name), target)
+        return
+    address = parse(manifest.address)
+    names = [file.name for file in manifest.files]
+    if not names:
+        return
+    copy(address, f"{folder}/", file_list=names, settings=replace(settings, parallel=4))
+    for file in manifest.files:
+        path = os.path.join(folder, file.name)
+        if os.path.getsize(path) != file.size or (file.md5 is not None and md5_of(path, settings) != file.md5):
+            raise ChecksumMismatch(f"{address.shown}/{file.name}: what arrived is not what its task left.")
 
 
 def _link(manifest: Manifest, folder: str, settings: Settings) -> str:
@@ -182,6 +293,3 @@ def _link_or_copy(source: str, target: str) -> None:
         raise
     except OSError:
         shutil.copy2(source, target)
-
-
-__all__ = ["Altered", "NotUsable", "bring", "is_here", "is_in_place", "of_path", "path_of", "verify"]

@@ -85,17 +85,19 @@ def wanted(db: apsw.Connection, limit: int) -> list[Asked]:
     found: list[Asked] = []
     for (batch,) in query.rows(db, _GOING_ON):
         rows = query.rows(
-            db, f"select id, spec from {_IN_DOUBT} and batch = ? order by id limit ?", (batch, limit - len(found))
+            db,
+            f"select id, spec, raised ->> '$.image' from {_IN_DOUBT} and batch = ? order by id limit ?",
+            (batch, limit - len(found)),
         )
-        found += [_asked(TaskId(id), text) for id, text in rows]
+        found += [_asked(TaskId(id), *row) for id, *row in rows]
         if len(found) >= limit:
             break
     return found
 
 
-def _asked(id: TaskId, text: str) -> Asked:
+def _asked(id: TaskId, text: str, pinned: str | None) -> Asked:
     spec = listing.spec_of(text)
-    return Asked(id, text, spec, getattr(spec, "container", None))
+    return Asked(id, text, spec, (pinned or spec.container) if spec.container is not None else None)
 
 
 def is_asked(db: apsw.Connection, asked: Asked) -> bool:
@@ -202,6 +204,7 @@ class Answer:
     data: Any = None
     near: ExecutionId | None = None
     note: str | None = None
+    tried: Sequence[ExecutionId] = ()
 
 
 def missed(db: apsw.Connection, now_ms: int, asked: Asked, answer: Answer) -> None:
@@ -211,11 +214,11 @@ def missed(db: apsw.Connection, now_ms: int, asked: Asked, answer: Answer) -> No
         _set(db, asked.id, Probe.MISSED)
 
 
-def _note(db: apsw.Connection, now_ms: int, task: TaskId, answer: Answer, twin: ExecutionId | None = None) -> None:
+def _note(db: apsw.Connection, now_ms: int, task: TaskId, answer: Answer) -> None:
     data = None if answer.data is None else compact(answer.data)
     db.execute(
-        "insert or replace into probe(task, at, key, digest, parts, twin, near, note) values (?, ?, ?, ?, ?, ?, ?, ?)",
-        (task, now_ms, answer.key, answer.recipe, data, twin, answer.near, answer.note),
+        "insert or replace into probe(task, at, key, digest, parts, near, tried, note) values (?, ?, ?, ?, ?, ?, ?, ?)",
+        (task, now_ms, answer.key, answer.recipe, data, answer.near, compact(list(answer.tried)), answer.note),
     )
 
 
@@ -374,14 +377,15 @@ def without_known(
 def turn_away(db: apsw.Connection, task: TaskId) -> bool:
     """Just before a task is launched: whether there is a result for it by now (it is looked at again), or an equal one runs
     (it waits for that one)."""
-    row = query.row(db, "select key from probe where task = ? and key is not null", (task,))
+    row = query.row(db, "select key, tried from probe where task = ? and key is not null", (task,))
     if row is None:
         return False
-    (key,) = row
+    key, tried = row
     if query.row(
         db,
-        f"select 1 from execution indexed by execution_key where key > '' and key = ? and outcome = {_SUCCEEDED}",
-        (key,),
+        f"""select 1 from execution indexed by execution_key where key > '' and key = ? and outcome = {_SUCCEEDED}
+        and id not in {LISTED} limit 1""",
+        (key, tried or "[]"),
     ):
         _set(db, task, Probe.WANTED)
         return True

@@ -77,6 +77,25 @@ def address(db: apsw.Connection, task: TaskId) -> str | None:
     return None if row is None else _named(row[0])
 
 
+def owner_of(db: apsw.Connection, task: TaskId) -> str:
+    """On whose behalf a task's output lies at its address: its own; or, when it took what another had left at that very place,
+    that one's."""
+    found = task
+    for _ in range(100):
+        row = query.row(
+            db,
+            """select source.task from execution join manifest on manifest.execution = execution.id
+            join execution source on source.id = execution.cached_from
+            join manifest there on there.execution = source.id and there.address = manifest.address
+            where execution.task = ? order by execution.id desc limit 1""",
+            (found,),
+        )
+        if row is None:
+            break
+        found = TaskId(row[0])
+    return f"{file_id(db)}:{found}"
+
+
 def success_ended_ms(db: apsw.Connection, task: TaskId) -> int | None:
     """When the newest success of a task ended; None without one."""
     last = _last_success(db, task)

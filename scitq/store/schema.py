@@ -307,10 +307,10 @@ create index task_ready on task(batch, need, priority desc, id)
   where state = {int(_S.PENDING)} and not_before is null and probe < {int(Probe.WANTED)};
 create index task_probe on task(batch, state, id) where probe >= {int(Probe.WANTED)};
 -- What the look into the cache found for a task. `twin`: the execution of an equal task that it waits for; `near`: the one that
--- is most like it; `note`: what there is to say.
+-- is most like it; `tried`: executions of the same key whose results could not be taken; `note`: what there is to say.
 create table probe(
   task integer primary key references task(id), at integer not null, key text, digest text, parts text check(json_valid(parts)),
-  twin integer, near integer, note text) strict;
+  twin integer, near integer, tried text check(json_valid(tried)), note text) strict;
 create index probe_key on probe(key);
 create index probe_twin on probe(twin) where twin is not null;
 drop trigger task_release;

@@ -15,7 +15,7 @@ import os
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from scitq.fetch.entry import Entry
@@ -237,6 +237,39 @@ def _send_all(root: str, owed: dict[str, Any], key: str, store: Store, settings:
         store.delete(gone)
     store.write(Manifest(owner, owed["id"], True, arrived).text())
     return Brought(arrived, left_out)
+
+
+def claim(store: Store, owed: dict[str, Any], files: Sequence[Row]) -> bool:
+    """Claim a place for files that come from elsewhere than a task's folder; False when they are there already, by the same claim.
+
+    Raises:
+        Collision: somebody else's files are there.
+    """
+    seen = _look(store)
+    if _done_before(seen, owed) is not None:
+        return False
+    _refuse_others(store, seen, owed)
+    old = seen.manifest.names if seen.manifest is not None and seen.manifest.is_of(owed.get("owner")) else set()
+    stale = sorted(old - {name for name, _, _ in files})
+    plain: list[Row] = [(name, size, None) for name, size, _ in files]
+    store.write(Manifest(owed.get("owner"), owed["id"], False, plain, stale).text())
+    return True
+
+
+def complete(store: Store, owed: dict[str, Any], files: Sequence[Row], rows: dict[str, Entry]) -> None:
+    """Say that what was claimed has arrived, and delete what its owner had there before. `rows` are what is there now.
+
+    Raises:
+        Collision: another task has claimed the place meanwhile.
+    """
+    mine = Manifest(owed.get("owner"), owed["id"], False)
+    _check_claim(store, mine)
+    found = manifest.parse(store.read())
+    listed = {store.listed(name) for name, _, _ in files}
+    stale = [] if found is None else [name for name in map(store.listed, found.stale) if name in rows]
+    if gone := [name for name in stale if name not in listed]:
+        store.delete(gone)
+    store.write(replace(mine, is_complete=True, files=list(files)).text())
 
 
 def _nameable(contents: Contents, store: Store, *, is_lenient: bool) -> tuple[list[Found], list[str]]:

@@ -181,6 +181,13 @@ class RcloneStore(_Listed):
         finally:
             remove(flat)
 
+    def copy_from(self, folder: Address, names: Sequence[str]) -> None:
+        """These files of another folder, by the storage itself where it can."""
+        from scitq.fetch.rclone import spell
+
+        with self._list(names) as chosen:
+            tried(lambda: self._run("copy", [chosen], [spell(folder), spell(self.folder)]), self.settings)
+
     def delete(self, names: Sequence[str]) -> None:
         from scitq.fetch.rclone import spell
 
