@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from scitq.digest import Difference, differences, file_differences, with_data
+from scitq.digest import Difference, Parts, differences, file_differences, with_data
 from scitq.states import Probe
 from scitq.store import cache, executions, listing
 from scitq.store.cache import Looked
@@ -63,13 +63,31 @@ def between(db: apsw.Connection, old: ExecutionId, spec: Spec, looked: Looked | 
     before = executions.spec_of(db, old)
     if before is None:
         return []
-    was = cache.image_of(db, old) or _container(before)
+    was = cache.image_of(db, old) or before.container
     there = with_data(before, was, cache.data_of(db, old))
-    image = was if _container(spec) == _container(before) else _container(spec)
+    image = was if spec.container == before.container else spec.container
     here = with_data(spec, image, None if looked is None else looked.data)
     if (spec.input or spec.resource) and (looked is None or looked.data is None):
         here = here._replace(input=there.input, resource=there.resource)
-    return [found for one in differences(there, here) for found in _in_detail(db, one)]
+    return detailed(db, there, here)
+
+
+def detailed(db: apsw.Connection, old: Parts, new: Parts) -> list[Difference]:
+    """What differs between two keys, of inputs and resources file by file."""
+    return [found for one in differences(old, new) for found in _in_detail(db, one)]
+
+
+def parts_of(db: apsw.Connection, task: TaskId) -> Parts:
+    """What the key of a task is made of, as far as that was looked at: of its last success, else of what it asks for now."""
+    spec = listing.get(db, task).spec
+    looked = cache.looked(db, task)
+    done = cache.of_task(db, task)
+    if done:
+        ran = executions.spec_of(db, done[0].execution) or spec
+        return with_data(
+            ran, cache.image_of(db, done[0].execution) or ran.container, cache.data_of(db, done[0].execution)
+        )
+    return with_data(spec, spec.container, None if looked is None else looked.data)
 
 
 def _in_detail(db: apsw.Connection, one: Difference) -> list[Difference]:
@@ -96,10 +114,6 @@ def waits(db: apsw.Connection, task: TaskId) -> str | None:
         label = f"task {listing.get(db, twin).label}" if twin is not None else "another task"
         return f"{label} does the same just now; its result will be taken."
     return None
-
-
-def _container(spec: Spec) -> str | None:
-    return spec.container
 
 
 def _told(one: Difference) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import logging
 import os
 import sys
@@ -26,7 +27,7 @@ from scitq.errors import BadInput, IllegalMove, NoDriver, ScitqError
 from scitq.handle import Task
 from scitq.selection import Selection, TaskList
 from scitq.states import FINAL, LIVE, Halt, TaskState, task_state
-from scitq.store import batches, executions, journal, listing, logs, tasks, workers
+from scitq.store import batches, cache, executions, journal, listing, logs, tasks, workers
 from scitq.store.bell import WATCH_AFTER_S
 from scitq.store.connection import Store
 from scitq.store.lease import Lease
@@ -302,9 +303,27 @@ class Engine:
             columns["requires"] = sorted(set(wanted))
         return found
 
-    def _delete(self, ids: Sequence[int]) -> None:
+    def _delete(self, ids: Sequence[int], *, keep_cache: bool = False) -> None:
         now = _now_ms()
-        self._drop_logs(self._write(lambda db: tasks.delete(db, now, ids)))
+
+        def write(db: apsw.Connection) -> list[ExecutionId]:
+            if keep_cache:
+                cache.keep(db, ids, self.side)
+            return tasks.delete(db, now, ids)
+
+        self._drop_logs(self._write(write))
+
+    def forget(self, results: Iterable[cache.Entry]) -> int:
+        """Take none of these results any more (`cached` lists them); returns how many. Their tasks and files stay."""
+        now, found = _now_ms(), list(results)
+        for start in range(0, len(found), 1000):
+            self._write(functools.partial(_forget, now, found[start : start + 1000]))
+        return len(found)
+
+    def cached(self, limit: int = 1000, *, older_than_days: float | None = None) -> list[cache.Entry]:
+        """The results that tasks may take, the newest first."""
+        before = None if older_than_days is None else _now_ms() - int(older_than_days * 86_400_000)
+        return cache.entries(self._reader(), limit, before_ms=before)
 
     def _drop_logs(self, gone: list[ExecutionId]) -> None:
         for execution in gone:
@@ -334,15 +353,23 @@ class Engine:
         self._drive()
         return count
 
-    def delete_batch(self, name: str) -> None:
-        """Remove a batch with its defaults and all its tasks. What they delivered to their outputs stays.
+    def delete_batch(self, name: str, *, keep_cache: bool = False) -> None:
+        """Remove a batch with its defaults and all its tasks. What they delivered to their outputs stays; with `keep_cache`
+        others may still take their results.
 
         Raises:
             UnknownBatch: there is none of that name.
             IllegalMove: one of its tasks is on a worker, or needed by another batch's.
         """
         now = _now_ms()
-        self._drop_logs(self._write(lambda db: batches.delete(db, now, name)))
+
+        def write(db: apsw.Connection) -> list[ExecutionId]:
+            if keep_cache:
+                batch = batches.known(db, name)
+                cache.keep(db, tasks.of_batch(db, batch), self.side)
+            return batches.delete(db, now, name)
+
+        self._drop_logs(self._write(write))
 
     def set_batch(self, batch: str, /, **defaults: Any) -> dict[str, Any]:
         """Give a batch default arguments for `submit` (retry, run_timeout, priority, env…); None takes one away.
@@ -695,15 +722,18 @@ class Engine:
 
         return export(self._store, Path(target), table)
 
-    def purge(self, older_than_days: float, *, keep_failed: bool = False, dry_run: bool = False) -> Purged:
+    def purge(
+        self, older_than_days: float, *, keep_failed: bool = False, keep_cache: bool = False, dry_run: bool = False
+    ) -> Purged:
         """Delete ended tasks that nobody needs and whose last change is so long ago, with their history; returns how much.
+        With `keep_cache` their results may still be taken.
 
         Raises:
             BadInput: not a number of days.
         """
         from scitq.store.keep import purge
 
-        return purge(self._store, older_than_days, keep_failed=keep_failed, dry_run=dry_run)
+        return purge(self._store, older_than_days, keep_failed=keep_failed, keep_cache=keep_cache, dry_run=dry_run)
 
     def _reader(self) -> apsw.Connection:
         return self._store.reader()
@@ -786,6 +816,12 @@ def find(path: str | Path | None = None) -> Path:
     fresh = here / "scitq.scitq"
     log.warning("No state file here: %s is made.", fresh)
     return fresh
+
+
+def _forget(now_ms: int, entries: list[cache.Entry], db: apsw.Connection) -> None:
+    for entry in entries:
+        cache.drop(db, now_ms, entry, "you said so")
+    cache.sweep(db)
 
 
 def _states(status: str | TaskState | Iterable[str | TaskState]) -> list[TaskState]:

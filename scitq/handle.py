@@ -297,13 +297,14 @@ class Task:
         self._engine._drive()
         return state.word
 
-    def delete(self) -> None:
-        """Remove the task and its history from the file. What it delivered to its output stays.
+    def delete(self, *, keep_cache: bool = False) -> None:
+        """Remove the task and its history from the file. What it delivered to its output stays; with `keep_cache` others may
+        still take its result.
 
         Raises:
             IllegalMove: it is on a worker, or another task needs it.
         """
-        self._engine._delete([self.id])
+        self._engine._delete([self.id], keep_cache=keep_cache)
 
     def relaunch(self) -> Task:
         """Queue the task once more, though it has ended; what it blocked goes on.

@@ -100,13 +100,13 @@ class Selection(Sequence[Task]):
             count += engine._write(functools.partial(_update_all, edits))
         return count
 
-    def delete(self) -> int:
-        """Remove them from the file, all or none.
+    def delete(self, *, keep_cache: bool = False) -> int:
+        """Remove them from the file, all or none; with `keep_cache` others may still take their results.
 
         Raises:
             IllegalMove: one is on a worker, or needed by a task outside of the selection.
         """
-        self._engine._delete(self.ids)
+        self._engine._delete(self.ids, keep_cache=keep_cache)
         return len(self.ids)
 
     def _each(self, deed: Callable[[apsw.Connection, int, TaskId], object], states: frozenset[TaskState]) -> int:

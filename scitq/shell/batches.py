@@ -161,7 +161,7 @@ def delete(engine: Engine, args: SimpleNamespace) -> Text:
     chosen = _chosen(engine, name)
 
     def whole(chosen: Selection) -> int:
-        engine.delete_batch(name)
+        engine.delete_batch(name, keep_cache=args.keep_cache)
         return len(chosen)
 
     if chosen.ids:

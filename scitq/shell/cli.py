@@ -45,6 +45,7 @@ _GROUPS = {
     "task": "One task or many.",
     "worker": "Machines that run tasks.",
     "batch": "Tasks under one name.",
+    "cache": "Results that tasks may take.",
     "config": "What belongs to you, not to a file.",
     "fetch": HELP,
 }

@@ -99,6 +99,7 @@ _INPUT = Option(("-i", "--input"), "Data it reads, in $INPUT: a path, a URI, or 
                 metavar="URI")  # fmt: skip
 _RESOURCE = Option(("-r", "--resource"), "Data that tasks share, in $RESOURCE; repeatable.", many=True, metavar="URI")
 _OUTPUT = Option(("-o", "--output"), "The folder where what it leaves in $OUTPUT goes.", metavar="URI")
+_KEEP_CACHE = Option(("--keep-cache",), "Their results may still be taken.", "flag")
 _CACHE = (
     Option(("--use-cache",), "Take the result of an equal task if there is one.", "flag"),
     Option(("--no-cache",), "Run it, whatever the batch's defaults say.", "flag"),
@@ -235,7 +236,8 @@ COMMANDS: tuple[Command, ...] = (
     Command("task pause", "editing:pause", "Keep tasks from being launched; those that run are stopped where they are.", _MANY),
     Command("task resume", "editing:resume", "Let paused tasks go on, from where they were stopped.", _MANY),
     Command(
-        "task delete", "editing:delete", "Remove tasks with their history from the file. Asks first; what they delivered stays.", _MANY,
+        "task delete", "editing:delete", "Remove tasks with their history from the file. Asks first; what they delivered stays.",
+        (*_MANY, _KEEP_CACHE),
     ),
     Command(
         "task update", "editing:update", "Edit tasks that are not launched yet; what a worker holds ready is called back for it.",
@@ -251,6 +253,28 @@ COMMANDS: tuple[Command, ...] = (
             Option(("-r", "--resource"), "Its new resources, all of them; '' for nothing. Repeatable.", many=True, metavar="URI"),
             Option(("-o", "--output"), "Where its output goes from now on; '' for the folder beside the file.", metavar="URI"),
             *_DATA[3:], *_CONTAINER, *_CACHE,
+        ),
+    ),
+    Command(
+        "cache list", "caching:listed",
+        """The results that tasks may take, the newest first: how old and how large, how often they were taken.""",
+        (
+            Option(("--older-than",), "Only those of so many days ago.", "number", metavar="DAYS"),
+            Option(("--limit",), "How many at most; 0: all.", "whole", metavar="N", default=50),
+            _LONG, _NO_HEAD,
+        ),
+    ),
+    Command(
+        "cache explain", "caching:explain", "What the key of a task is made of; of two tasks, what differs.",
+        (Argument("task", metavar="ID|NAME"), Argument("other", required=False, metavar="ID|NAME")),
+    ),
+    Command(
+        "cache forget", "caching:forget", "Take results no more. Asks first; their tasks and files stay.",
+        (
+            _IDS,
+            Option(("--older-than",), "Those of so many days ago.", "number", metavar="DAYS"),
+            Option(("--all",), "All of them.", "flag"),
+            _YES,
         ),
     ),
     Command("worker list", "workers:listed", "The workers.", (_LONG, _NO_HEAD)),
@@ -291,7 +315,7 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         "batch delete", "batches:delete", "Delete a batch of which nothing runs: its tasks with their history, its defaults. Asks first.",
-        (_ONE_BATCH, _BATCH_BY_NAME, _YES),
+        (_ONE_BATCH, _BATCH_BY_NAME, _YES, _KEEP_CACHE),
     ),
     Command(
         "batch set", "batches:defaults",
@@ -341,6 +365,7 @@ COMMANDS: tuple[Command, ...] = (
         (
             Option(("--older-than",), "Whose last change is so many days ago.", "number", metavar="DAYS"),
             Option(("--keep-failed",), "Not the failed ones.", "flag"),
+            _KEEP_CACHE,
             Option(("-y", "--yes"), "Do it.", "flag"),
         ),
     ),

@@ -110,9 +110,13 @@ def resume(engine: Engine, args: SimpleNamespace) -> Text:
 
 def delete(engine: Engine, args: SimpleNamespace) -> Text:
     """Remove them from the file."""
+
+    def does(chosen: Selection) -> int:
+        return chosen.delete(keep_cache=args.keep_cache)
+
     if args.where is not None:
-        return _where(engine, args, DELETE, Selection.delete)
-    return many(engine, args, Selection(engine, [task.id for task in some_of(engine, args)]), DELETE, Selection.delete)
+        return _where(engine, args, DELETE, does)
+    return many(engine, args, Selection(engine, [task.id for task in some_of(engine, args)]), DELETE, does)
 
 
 def update(engine: Engine, args: SimpleNamespace) -> Text:

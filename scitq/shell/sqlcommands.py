@@ -73,7 +73,7 @@ def purge(engine: Engine, args: SimpleNamespace) -> Text:
     if not args.yes:
         return Text(f"Would delete {told}", data, ["Nothing was deleted. To do it: the same with --yes"])
     args.screen.say(f"Deleting {told}")
-    done = engine.purge(args.older_than, keep_failed=args.keep_failed)
+    done = engine.purge(args.older_than, keep_failed=args.keep_failed, keep_cache=args.keep_cache)
     note = "The space is used again, or given back when nothing else is to be done."
     return Text(f"Deleted {_told(done)}.", {"deleted": True, **_purged(done)}, [note])
 

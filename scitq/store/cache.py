@@ -457,6 +457,52 @@ def drop(db: apsw.Connection, now_ms: int, entry: Entry, reason: str) -> None:
     journal.note(db, now_ms, EventKind.NOTE, task=entry.task, execution=entry.execution, cache=f"dropped: {reason}")
 
 
+def entries(db: apsw.Connection, limit: int, *, before_ms: int | None = None) -> list[Entry]:
+    """What there is to take, the newest first; only what ended before a moment, if that is given."""
+    latest = 1 << 60 if before_ms is None else before_ms
+    rows = query.rows(
+        db,
+        f"""select id from execution where key > '' and outcome = {_SUCCEEDED} and ended < ?
+        order by id desc limit ?""",
+        (latest, limit),
+    )
+    found = [entry for (id,) in rows if (entry := of_execution(db, ExecutionId(id))) is not None]
+    kept = query.rows(db, "select id from kept where at < ? order by id desc limit ?", (latest, limit))
+    found += [_of_kept(db, id) for (id,) in kept]
+    return sorted(found, key=lambda entry: -entry.ended_ms)[:limit]
+
+
+def of_task(db: apsw.Connection, task: TaskId) -> list[Entry]:
+    """The results of one task that may be taken, those that it took itself among them."""
+    rows = query.rows(
+        db,
+        f"select id from execution where task = ? and outcome = {_SUCCEEDED} and key > '' order by id desc",
+        (task,),
+    )
+    return [entry for (id,) in rows if (entry := of_execution(db, ExecutionId(id))) is not None]
+
+
+def unknown(db: apsw.Connection, limit: int = 100_000) -> int:
+    """How many successes have not been looked at yet (counted up to a limit)."""
+    (count,) = query.one(
+        db,
+        f"""select count(*) from (select 1 from execution indexed by execution_unkeyed
+        where key is null and outcome = {_SUCCEEDED} limit ?)""",
+        (limit,),
+    )
+    return int(count)
+
+
+def uses(db: apsw.Connection, execution: ExecutionId) -> int:
+    """How often a result was taken."""
+    (count,) = query.one(
+        db,
+        "select count(*) from execution indexed by execution_cached where cached_from is not null and cached_from = ?",
+        (execution,),
+    )
+    return int(count)
+
+
 def sweep(db: apsw.Connection) -> int:
     """Forget fingerprints that nothing refers to any more; returns how many."""
     return len(

@@ -11,6 +11,7 @@ elsewhere first, then `purge`. No backup is begun that would leave less room tha
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -26,7 +27,7 @@ import apsw
 from scitq.errors import BadInput, ScitqError
 from scitq.events import EventKind
 from scitq.states import FINAL, TaskState
-from scitq.store import journal, logs, query
+from scitq.store import cache, journal, logs, query
 from scitq.store.snapshot import backup
 
 if TYPE_CHECKING:
@@ -70,13 +71,15 @@ def purge(
     older_than_days: float,
     *,
     keep_failed: bool = False,
+    keep_cache: bool = False,
     dry_run: bool = False,
     now_s: float | None = None,
 ) -> Purged:
     """Delete ended tasks whose last change is older, with their executions, logs and journal entries; returns how much.
 
     Kept are, besides what has not ended: what a task that has not ended requires; what did not succeed and is required by a
-    task that is kept; with `keep_failed`, failed tasks. The journal's entries about tasks that are kept are kept with them.
+    task that is kept; with `keep_failed`, failed tasks. With `keep_cache` results may still be taken. The journal's
+    entries about tasks that are kept are kept with them.
 
     Raises:
         BadInput: not a number of days.
@@ -94,10 +97,12 @@ def purge(
         if dry_run:
             total = _sum(total, _count(store.reader(), wanted))
         else:
-            gone = store.write(lambda db, wanted=wanted: _delete(db, chosen, wanted))  # type: ignore[misc]
+            side = store.side if keep_cache else None
+            gone = store.write(functools.partial(_delete_slice, chosen, wanted, side))
             total = _sum(total, replace(gone[0], log_bytes=_unlink(store.side, gone[1])))
     total = replace(total, journal=_purge_journal(store, chosen, needed, dry_run=dry_run))
     if total and not dry_run:
+        store.write(cache.sweep)
         now_ms = time.time_ns() // 1_000_000
         data = {"purged": total.tasks, "before": before}
         store.write(lambda db: journal.note(db, now_ms, EventKind.NOTE, **data))
@@ -146,8 +151,17 @@ def _count(db: apsw.Connection, wanted: str) -> Purged:
     return Purged(tasks=tasks, executions=executions, logs=files, log_bytes=size)
 
 
-def _delete(db: apsw.Connection, chosen: _Chosen, wanted: str) -> tuple[Purged, list[tuple[int, int]]]:
-    """One slice: how much, and the log files (execution, stream) that go after the commit."""
+def _delete_slice(
+    chosen: _Chosen, wanted: str, side: Path | None, db: apsw.Connection
+) -> tuple[Purged, list[tuple[int, int]]]:
+    return _delete(db, chosen, wanted, side)
+
+
+def _delete(
+    db: apsw.Connection, chosen: _Chosen, wanted: str, side: Path | None = None
+) -> tuple[Purged, list[tuple[int, int]]]:
+    """One slice: how much, and the log files (execution, stream) that go after the commit. With `side`, the side folder, results
+    are kept for the cache."""
     # Asked again: since the tasks were chosen, one may have been relaunched, or required by a new one.
     ids = json.dumps(
         [
@@ -161,6 +175,8 @@ def _delete(db: apsw.Connection, chosen: _Chosen, wanted: str) -> tuple[Purged, 
         ]
     )
     count = _count(db, ids)
+    if side is not None:
+        cache.keep(db, json.loads(ids), side)
     files = query.rows(
         db,
         f"""select execution.id, log.id % 2 from execution join log on log.id in (2 * execution.id, 2 * execution.id + 1)

@@ -287,6 +287,7 @@ alter table execution add column cached_from integer;
 alter table execution add column key text;
 update execution set key = '' where outcome = {int(Outcome.SUCCEEDED)};
 create index execution_key on execution(key) where key > '';
+create index execution_cached on execution(cached_from) where cached_from is not null;
 create index execution_unkeyed on execution(id) where key is null and outcome = {int(Outcome.SUCCEEDED)};
 -- What a key was made of, where that takes more than the spec: digests of inputs and resources, whose files stand in `fingerprint`.
 create table recipe(

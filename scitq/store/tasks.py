@@ -475,6 +475,11 @@ def _edit(
         db.execute("update task set priority = ?, changed = ? where id = ?", (priority, now_ms, row.id))
 
 
+def of_batch(db: apsw.Connection, batch: BatchId) -> list[int]:
+    """The tasks of a batch."""
+    return [id for (id,) in query.rows(db, "select id from task where batch = ?", (batch,))]
+
+
 def delete(db: apsw.Connection, now_ms: int, ids: Sequence[int]) -> list[ExecutionId]:
     """Remove tasks with their history from the file; returns their executions, whose log files may go too.
 

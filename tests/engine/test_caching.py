@@ -382,6 +382,47 @@ def test_two_processes_that_submit_the_same_at_once_run_it_once(
         sound(engine)
 
 
+# --- what outlives its task, and what is forgotten --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["task", "many", "batch", "purge"])
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_result_outlives_its_task_when_that_is_asked(engine: Engine, tmp_path: Path, way: str, keep: bool) -> None:
+    (tmp_path / "in").write_text("data\n")
+    common: dict[str, Any] = {"shell": True, "input": tmp_path / "in", "use_cache": True}
+    script = counting(tmp_path, "echo said; echo left > $OUTPUT/file")
+    first = engine.submit(script, batch="old", **common)
+    first.result(WAIT_S)
+    recorded(engine)
+    if way == "task":
+        first.delete(keep_cache=keep)
+    elif way == "many":
+        engine.where("batch = 'old'").delete(keep_cache=keep)
+    elif way == "batch":
+        engine.delete_batch("old", keep_cache=keep)
+    else:
+        engine.purge(0, keep_cache=keep)
+    assert [entry.kept is not None for entry in engine.cached()] == [True] * keep
+    second = engine.submit(script, **common)
+    assert ran(second) == [not keep]
+    assert (second.result().stdout, [file.name for file in second.files()]) == ("said\n", ["file"])
+    assert (Path(second.output) / "file").read_text() == "left\n"  # type: ignore[arg-type]
+    if keep:
+        assert "whose task was deleted" in second.why()
+    sound(engine)
+
+
+def test_what_is_forgotten_is_not_taken_any_more(engine: Engine, tmp_path: Path) -> None:
+    script = counting(tmp_path, "echo done")
+    engine.submit(script, shell=True, use_cache=True).result(WAIT_S)
+    recorded(engine)
+    assert engine.cached(older_than_days=1) == []
+    assert engine.forget(engine.cached()) == 1
+    assert engine.cached() == []
+    assert ran(engine.submit(script, shell=True, use_cache=True)) == [True]
+    sound(engine)
+
+
 def test_what_differs_is_said_of_the_task_of_the_same_name(engine: Engine) -> None:
     engine.submit("echo one", name="same", env={"A": "1"}, use_cache=True).result(WAIT_S)
     task = engine.submit("echo two", name="same", env={"A": "2"}, use_cache=True)

@@ -33,6 +33,9 @@ WORDS: dict[str, list[str]] = {
     "task resume": ["3"],
     "task delete": ["2", "--yes"],
     "task update": ["1", "-N", "renamed"],
+    "cache list": [],
+    "cache explain": ["1"],
+    "cache forget": ["--all", "--yes"],
     "worker list": [],
     "worker show": ["local"],
     "worker update": ["local", "-C", "2"],
@@ -55,6 +58,8 @@ WORDS: dict[str, list[str]] = {
 }
 # These cannot work on a file without tasks and workers: they say so.
 NEEDS_SOMETHING = {
+    "cache explain",
+    "cache forget",
     "task show",
     "task output",
     "task why",

@@ -234,9 +234,9 @@ def test_writers_get_their_turn_while_much_is_purged(engine: Engine, monkeypatch
     slices: list[int] = []
     real = keep._delete
 
-    def watched(db: apsw.Connection, chosen: keep._Chosen, wanted: str) -> object:
+    def watched(db: apsw.Connection, chosen: keep._Chosen, wanted: str, side: Path | None) -> object:
         slices.append(len(query.rows(db, "select id from task")))
-        return real(db, chosen, wanted)
+        return real(db, chosen, wanted, side)
 
     monkeypatch.setattr(keep, "_delete", watched)
 
