@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -268,7 +267,9 @@ def _link(manifest: Manifest, folder: str, settings: Settings) -> str:
     if os.path.realpath(source) == os.path.realpath(folder):
         return folder
     os.makedirs(os.path.dirname(folder), mode=0o700, exist_ok=True)
-    fresh = tempfile.mkdtemp(prefix=f".{os.path.basename(folder)}-", dir=os.path.dirname(folder))
+    fresh = os.path.join(os.path.dirname(folder), f".{os.path.basename(folder)}.reuse")
+    remove(fresh)  # of an attempt that was killed
+    os.mkdir(fresh, 0o700)
     try:
         for file in manifest.files:
             settings.cancel.check(folder, "copy")

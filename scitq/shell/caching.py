@@ -117,7 +117,7 @@ def forget(engine: Engine, args: SimpleNamespace) -> Text:
         found = engine.cached(1 << 40, older_than_days=args.older_than)
     data = {"forgotten": 0, "matched": len(found)}
     if not found:
-        raise BadInput("There is no result of that to take. scitq cache list shows what there is.")
+        raise BadInput("no such result is there to take. scitq cache list shows what there is.")
     what = f"{several(len(found), 'result')} will not be taken any more; their tasks and files stay."
     if not confirmed(engine, args, what, "Forget?", Selection(engine, [])):
         return Text("", data, ["Nothing was done."], code=1)
