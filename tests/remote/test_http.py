@@ -7,11 +7,14 @@ import os
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from scitq.remote import local
 from scitq.remote.agent import address
+from scitq.remote.agent.keeper import CONFIRM_S, Keeper
 from tests.remote.client import Driver, Http, below, ndjson
 
 
@@ -232,3 +235,58 @@ def test_diagnostics_are_json_free_of_orders(driver: Driver, root: Path) -> None
     driver.run(1, "true", env={"SECRET": "hunter2"})
     assert "hunter2" not in (root / "agent.log").read_text()
     assert json.loads((root / "agent.lock").read_text())["pid"] == driver.held()["pid"]
+
+
+def test_requests_that_come_one_upon_the_other_are_all_answered(driver: Driver, root: Path) -> None:
+    with Http(root) as http:
+        for number, argv in ((1, ["sleep", "60"]), (2, ["true"])):
+            http.send("POST", "/commands", ndjson([{"order": number, "task": number, "argv": argv}]))
+        http.send("GET", "/held")
+        assert [http.receive().status for _ in range(2)] == [200, 200]
+        assert "1" in http.receive().json()["held"]
+    driver.say({"cancel": 1, "grace": 0})
+    assert driver.exit_of(2)["code"] == 0 and driver.exit_of(1)["why"] == "cancel"
+
+
+class Told:
+    """What a keeper says of the orders it took, without its loop."""
+
+    def __init__(self, *, unrung: int = 0) -> None:
+        self.keeper = keeper = object.__new__(Keeper)
+        self.said: list[dict[str, Any]] = []
+        channel = SimpleNamespace(say=self.said.append)
+        keeper.confirm = [(channel, 7)]  # type: ignore[list-item]
+        keeper.confirm_at, keeper.is_hurried = None, False
+        keeper.tasks = SimpleNamespace(unrung=unrung)  # type: ignore[assignment]
+
+    def round(self, now: float, *, is_written: bool = True, has_rung: bool = False, has_started: bool = False) -> bool:
+        self.keeper._confirm(now, is_written, has_rung, has_started=has_started)
+        return bool(self.said)
+
+
+def test_the_word_on_orders_waits_a_moment_for_the_end_of_what_they_started() -> None:
+    told = Told()
+    assert not told.round(100.0, has_started=True)
+    assert not told.round(100.001)
+    assert told.round(100.002, has_rung=True) and told.said == [{"synced": 7}]
+    late = Told()
+    assert not late.round(100.0, has_started=True)
+    assert late.round(100.0 + CONFIRM_S) and late.keeper.confirm_at is None
+    assert Told().round(100.0)  # nothing was started
+
+
+def test_the_word_on_orders_does_not_wait_when_somebody_has_more_to_say() -> None:
+    told = Told()
+    assert not told.round(100.0, has_started=True)
+    told.keeper.is_hurried = True
+    assert told.round(100.001)
+
+
+def test_the_word_on_orders_is_never_said_before_they_are_on_disk() -> None:
+    told = Told()
+    assert not told.round(100.0, is_written=False, has_started=True)
+    told.keeper.is_hurried = True
+    assert not told.round(100.1, is_written=False)
+    assert told.keeper.confirm_at is None  # nor is it waited for without rest
+    assert told.round(100.2)
+    assert not Told(unrung=1).round(100.0)
