@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from scitq import why
 from scitq.engine import Engine
 from scitq.errors import BadInput
 from scitq.states import Outcome, TaskState, WorkerState
@@ -196,3 +198,19 @@ def test_a_program_that_only_worker_lacks_is_tried_again_there(engine: Engine, t
     task.wait(WAIT_S)
     assert len(task.executions) == 2 and task.state is TaskState.FAILED
     assert len(task.row().raised.avoid) == 1
+
+
+def test_why_says_what_the_next_try_gets_more_of(engine: Engine) -> None:
+    task = engine.submit("sleep 600", run_timeout=0.3, retry={"timed_out": 1}, retry_delay=300.0, retry_timeout=2.0)
+    engine._wait_for(lambda: 0 if task.state is TaskState.PENDING and task.row().tries else 1, WAIT_S, "its first try")
+    assert re.search(r"its last try timed out \(run\); retry 1 in \d+ s, with 0\.6 s to run\.$", task.why())
+    task.cancel()
+
+
+def test_why_names_the_workers_that_are_left(still: Engine) -> None:
+    task = still.submit("true", memory="2G", retry=2)
+    ended(still, task.id, worker=1, why="stage_in", trouble="NoSpace")
+    assert why._others(task.row(), still.workers()) == "two"
+    assert why._avoided(task.row(), still.workers()) == "one"
+    task.update(memory="4G")  # which only the first one has
+    assert why._others(task.row(), still.workers()) == ""

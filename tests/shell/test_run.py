@@ -230,6 +230,16 @@ def test_another_user_without_a_container_is_sudos_affair(lab: Lab) -> None:
     assert b"give container= too" in lab.scitq("launch", "-O", "--gpus all", "id", code=1).stderr
 
 
+def test_what_earlier_tries_changed_is_shown(lab: Lab) -> None:
+    words = ["--run-timeout", "0.3", "--retry", "timed_out=1", "--retry-timeout", "2"]
+    lab.scitq("run", *words, "sleep", "600", code=143)
+
+    told = lab.out("task", "show", "1")
+    assert "retry       timed_out 1; 1 used" in told and "raised      limit to 0.6 s, after it had timed out" in told
+    assert lab.json("task", "show", "1")["raised"] == {"run_timeout": 0.6, "used": {"timed_out": 1}}
+    assert "run_timeout" in lab.out("journal")
+
+
 def test_engine_of_a_worker_s_containers_is_chosen(lab: Lab) -> None:
     lab.scitq("run", "true")
     assert "Containers are run by podman." in lab.out("worker", "update", "local", "--container-engine", "podman")
