@@ -142,7 +142,7 @@ def test_down_leaves_what_runs_and_up_brings_it_home(lab: Lab) -> None:
 
 
 def test_down_wait_lets_what_runs_end_and_starts_nothing_more(lab: Lab) -> None:
-    queue(lab, *["sleep 1"] * 60)
+    queue(lab, *["sleep 1"] * 40)
     lab.scitq("up", "--detach")
     wait_for_state(lab, "running")
     lab.scitq("down", "--wait")
