@@ -146,6 +146,15 @@ class Driver:
         self.say({"order": execution, "task": execution, "script": text, **more})
         return self.exit_of(execution)
 
+    def wait_for(self, execution: object, text: bytes) -> None:
+        """Until a running execution has written that to its output; an end before that fails the test."""
+        deadline = time.monotonic() + 2 * DEADLINE_S
+        while text not in (body := self.ask("GET", f"/output/{execution}/out?wait=1").body):
+            self.poll(0)
+            assert str(execution) not in self.exits, f"it ended: {self.exits[str(execution)]}"
+            assert time.monotonic() < deadline, f"waited in vain for {text!r}, there is {body[-200:]!r}"
+            time.sleep(0.01)
+
     def output(self, execution: object, stream: str = "out") -> bytes:
         """Every byte of a stream, wherever it is."""
         line = self.exits.get(str(execution))

@@ -100,8 +100,7 @@ def test_cancel_ends_it_with_term(dockerd: Dockerd, driver: Driver) -> None:
             "image": IMAGE,
         }
     )
-    while driver.ask("GET", "/output/1/out?wait=10").body != b"on\n":
-        pass
+    driver.wait_for(1, b"on\n")
     driver.say({"cancel": 1})
 
     line = driver.exit_of(1)
@@ -118,8 +117,7 @@ def test_who_does_not_hear_term_is_killed_after_the_grace(containers: Engine, dr
             "grace": 0.2,
         }
     )
-    while driver.ask("GET", "/output/1/out?wait=10").body != b"on\n":
-        pass
+    driver.wait_for(1, b"on\n")
     driver.say({"cancel": 1})
 
     line = driver.exit_of(1)
@@ -184,8 +182,7 @@ def test_a_suspended_container_stands_still(dockerd: Dockerd, driver: Driver) ->
             "image": IMAGE,
         }
     )
-    while driver.ask("GET", "/output/1/out?wait=10").body != b"on\n":
-        pass
+    driver.wait_for(1, b"on\n")
     (name,) = dockerd.containers()
 
     def state() -> str:

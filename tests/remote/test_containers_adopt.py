@@ -35,8 +35,7 @@ def own_dockerd(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 def begin(driver: Driver, **more: object) -> int:
     """A container that writes to both streams until the gate is open; the process that stands for it."""
     driver.say({"order": 1, "task": 1, "script": GATED, "image": IMAGE, **more})
-    while b"out 3\n" not in driver.ask("GET", "/output/1/out?wait=10").body:
-        pass
+    driver.wait_for(1, b"out 3\n")
     pid: int = driver.seen("pid", 1)["pid"]
     return pid
 

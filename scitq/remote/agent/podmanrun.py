@@ -1,7 +1,7 @@
 """One container of podman, which has no daemon: a monitor of its own keeps the container, our programs come and go.
 
 Attached by `podman start --attach`, which is given the streams of the slot. When that program is killed the container
-lives on, and its log says the rest.
+lives on, and its log says the rest; it is looked at in the end in any case.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ class PodmanRun(Process):
             return False
         if state["Status"] in ("running", "paused", "stopping") or state.get("Running"):
             return True
-        if self.plan["adopt"]:
-            self.rest_of_log()
+        # Also after an end that was seen: on a busy machine podman has been seen to end without the last of the output.
+        self.rest_of_log()
         code = int(state["ExitCode"])
         # Its monitor does not see every such end (none on machines with control groups of version 1).
         if state.get("OOMKilled") or (self.plan["memory"] and code == 128 + KILL and self.ending is None):

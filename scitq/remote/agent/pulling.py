@@ -152,7 +152,7 @@ def pull_by_program(
 ) -> None:
     """Have podman or apptainer pull it. Raises a FetchError."""
     env = dict(os.environ)
-    is_insecure = registry in registries.insecure
+    is_insecure = registries.is_insecure(registry)
     login = registries.login(registry)
     words = [engine, "pull"]
     if engine == "podman":

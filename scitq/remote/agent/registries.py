@@ -57,6 +57,11 @@ class Registries:
                 return (host, *found)
         return None
 
+    def is_insecure(self, registry: str | None) -> bool:
+        """Whether it may be talked to without TLS; on this machine itself always, as docker has it."""
+        host = (registry or "").rpartition(":")[0] or registry or ""
+        return registry in self.insecure or host == "localhost" or host.startswith("127.")
+
     @property
     def path(self) -> str | None:
         """The file, once there is one."""
