@@ -49,7 +49,7 @@ def ran(db: apsw.Connection, row: TaskRow, last: ExecutionRow) -> Because | None
     entry = None if looked.near is None else cache.of_execution(db, looked.near)
     if entry is None:
         return Because(looked.note or "nothing like it had succeeded before", None, [])
-    found = between(db, entry.execution, row.spec, looked)
+    found = between(db, entry.execution, row.spec, looked, last.image)
     if looked.note is not None:
         return Because(looked.note, entry.task, found)
     if not found:
@@ -58,14 +58,16 @@ def ran(db: apsw.Connection, row: TaskRow, last: ExecutionRow) -> Because | None
     return Because(f"compared with {entry.task}, {'; '.join(told)}", entry.task, found)
 
 
-def between(db: apsw.Connection, old: ExecutionId, spec: Spec, looked: Looked | None) -> list[Difference]:
-    """What differs between an execution and what a task was when the cache was looked at for it."""
+def between(
+    db: apsw.Connection, old: ExecutionId, spec: Spec, looked: Looked | None, image: str | None
+) -> list[Difference]:
+    """What differs between an execution and what a task was when the cache was looked at for it; `image` is what it ran in."""
     before = executions.spec_of(db, old)
     if before is None:
         return []
     was = cache.image_of(db, old) or before.container
     there = with_data(before, was, cache.data_of(db, old))
-    image = was if spec.container == before.container else spec.container
+    image = image or (was if spec.container == before.container else spec.container)
     here = with_data(spec, image, None if looked is None else looked.data)
     if (spec.input or spec.resource) and (looked is None or looked.data is None):
         here = here._replace(input=there.input, resource=there.resource)

@@ -56,6 +56,7 @@ class Caching:
         self.cancel = Cancel()
         self._lanes = (Lane(False), Lane(True))
         self._busy_at = self._begun_at = 0.0
+        self._has_time = True
         # Tasks for which a storage must be asked, as the near lane found out.
         self.known_far: set[int] = set()
 
@@ -73,6 +74,8 @@ class Caching:
         if not (is_waited_for or (seen.has_unkeyed and now >= self._due(seen))):
             return
         self._begun_at = now
+        # What nobody waits for is done a little at a time while there is other work.
+        self._has_time = is_waited_for or not (seen.is_live or seen.is_ready)
         for lane in self._lanes:
             if not lane.is_busy and now >= lane.rests_until:
                 lane.thread = threading.Thread(target=self._work, args=(lane,), name="scitq-cache", daemon=True)
@@ -102,7 +105,7 @@ class Caching:
             while not self.stop.is_set():
                 did = work.record()
                 did |= work.probe()
-                if not did:
+                if not did or not self._has_time:
                     rest_s = REST_S
                     return
         except (Closed, StaleDriver):

@@ -21,6 +21,7 @@ from scitq.handle import Task
 from scitq.path import URI
 from scitq.states import TaskState
 from scitq.store import cache
+from tests.containers import Dockerd
 from tests.engine.conftest import Opener, sound
 from tests.engine.test_caching import ran, recorded, until
 from tests.engine.test_data import CONFIG, left_at, put, s3_port
@@ -283,6 +284,25 @@ def test_a_result_whose_storage_is_down_is_not_dropped(engine: Engine, counted: 
     counted.is_down = False
     second.delete()
     assert ran(engine.submit("echo one > $OUTPUT/a", shell=True, use_cache=True)) == [False]
+
+
+def test_a_container_is_known_by_its_bits_and_its_options(dockerd: Dockerd, engine: Engine) -> None:
+    def run(options: str | None = None) -> Task:
+        return engine.submit(
+            "echo fine", container="cached:test", container_options=options, use_cache=True, name="tool"
+        )
+
+    dockerd.make_image("cached:test", "LABEL bits=1")
+    assert ran(run(), run()) == [True, False]
+    other = run("--network none")
+    assert ran(other) == [True]
+    assert "container options changed (old: none, new: --network none)" in other.why()
+    dockerd.make_image("cached:test", "LABEL bits=2")  # other bits behind the same tag
+    changed = run()
+    assert ran(changed) == [True]
+    assert "container changed (old: sha256:" in changed.why()
+    assert ran(run()) == [False]
+    sound(engine)
 
 
 def test_pages_are_told_apart_by_what_their_server_says(engine: Engine, web: WebServer) -> None:
