@@ -1,7 +1,8 @@
 """The files of Python calls: written here for `runner`, named by their content, deleted when no task needs them.
 
 A call is a task whose command names two files in the side folder's `calls/`: the function, with what its runner must know, and
-the arguments. Futures and waiting are `executor`.
+the arguments. In a container, where that folder is not seen, they are among its inputs, with the runner and the pure Python that
+unpacks functions. Futures and waiting are `executor`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from scitq import runner
 from scitq.errors import BadInput, TaskFailed
 from scitq.fetch.errors import NotFound
+from scitq.fetch.uri import of_path
 from scitq.handle import Task
 from scitq.states import FINAL, TaskState
 from scitq.store import logs, query
@@ -37,6 +39,8 @@ PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 # Files younger than this may belong to a submission that is just being made.
 YOUNG_S = 3600.0
 _RUNNER = os.path.abspath(runner.__file__)
+# Where a container finds the files of its call.
+_PLACE = "scitq-call"
 _TOLD = re.compile(rb"^" + runner.EXCEPTION.encode() + rb" ([0-9a-f]{64}) ([A-Za-z0-9+/=]+)$", re.MULTILINE)
 
 
@@ -54,7 +58,8 @@ class RemoteTraceback(Exception):
 class CallFiles:
     """The files of one executor's calls, each kept as long as a call needs it."""
 
-    def __init__(self, side: Path) -> None:
+    def __init__(self, side: Path, *, in_container: bool = False) -> None:
+        self._in_container = in_container
         self._folder = side / "calls"
         # Runners sign exceptions with it, so that nothing else on standard error can pass for one.
         self._key = secrets.token_bytes(32)
@@ -69,11 +74,22 @@ class CallFiles:
         """
         if not callable(fn):
             raise BadInput(f"only functions (and what else can be called) can be run, not {type(fn).__name__}.")
-        return pickle.dumps((sys.path, self._key), 5) + packed(fn)
+        return pickle.dumps(([] if self._in_container else sys.path, self._key), 5) + packed(fn)
 
-    def command(self, files: Sequence[str]) -> list[str]:
-        """The command of a call whose files were kept under these names."""
-        return [sys.executable, _RUNNER, PYTHON, *(str(self._folder / name) for name in files)]
+    def task(self, files: Sequence[str]) -> dict[str, Any]:
+        """The arguments of the task that makes a call whose files were kept under these names."""
+        kept = [str(self._folder / name) for name in files]
+        if not self._in_container:
+            return {"command": [sys.executable, _RUNNER, PYTHON, *kept]}
+        import cloudpickle
+
+        library = (os.path.dirname(os.path.abspath(cloudpickle.__file__)), f"{_PLACE}/{runner.LIBRARY}/cloudpickle")
+        sources = [(path, _PLACE) for path in (_RUNNER, *kept)] + [library]
+        below = [f"/input/{_PLACE}/{os.path.basename(path)}" for path, _ in sources[:-1]]
+        return {
+            "command": ["python3", below[0], PYTHON, *below[1:]],
+            "input": [str(of_path(path).with_action(f"mv:{place}")) for path, place in sources],
+        }
 
     def keep(self, data: bytes) -> str:
         """Write a file, unless it is there; returns its name."""
@@ -122,13 +138,13 @@ def name_of(fn: Any) -> str:
 
 
 def files_of(command: str | list[str]) -> tuple[str, str]:
-    """The function's and the arguments' file of a task that makes a call.
+    """The names of the function's and the arguments' file of a task that makes a call.
 
     Raises:
         BadInput: it makes none.
     """
     if isinstance(command, list) and len(command) == 5 and os.path.basename(command[1]) == os.path.basename(_RUNNER):
-        return command[3], command[4]
+        return os.path.basename(command[3]), os.path.basename(command[4])
     raise BadInput("that task is no call of a Python function.")
 
 
@@ -175,7 +191,7 @@ def raised_by(task: Task) -> BaseException | None:
     """The exception that the function of a failed task raised; None when it ended in another way."""
     function, _ = files_of(task.row().spec.command)
     try:
-        _, key = pickle.loads(runner.read(function))
+        _, key = pickle.loads(runner.read(str(task._engine.side / "calls" / function)))
     except runner.CannotCall:
         return None
     for sign, line in reversed(_TOLD.findall(task.output_bytes(logs.ERR))):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from scitq import submission
 from scitq.calls import PYTHON, CallFiles, files_of, name_of, packed, raised_by, result_of
-from scitq.errors import BadInput, Closed, NoDriver, NotSupported, ScitqError, TaskError, TaskFailed
+from scitq.errors import BadInput, Closed, NoDriver, ScitqError, TaskError, TaskFailed
 from scitq.handle import Task
 from scitq.states import UNPLACED, TaskState
 from scitq.store import listing, tasks
@@ -72,6 +72,9 @@ class Executor(futures.Executor):
     Functions and arguments travel by cloudpickle, so functions of a script or notebook work; modules they import must be there
     on the worker. Results are unpickled here: a worker is trusted as much as this machine. A call is an ordinary task, with
     its options and its output (`future.task`); it goes on, and its result stays, when this process ends (see `attach`).
+
+    A call needs a worker with this very minor version of Python, or, with `container=`, an image with such a `python3`, where
+    the functions' modules are found as that Python finds them.
     """
 
     def __init__(self, engine: Engine, **options: Any) -> None:
@@ -85,17 +88,16 @@ class Executor(futures.Executor):
         tags = submission.conditions({"tags": options.pop("tags", None)}).get("tags", {})
         self._options = {**options, "shell": False, "tags": {**tags, "python": PYTHON}, "python": PYTHON}
         # Wrong options show now, not at the first call.
-        prepared = engine._submitter.prepare({"command": ["-"], **self._options})
-        if listing.spec_of(prepared.spec).container is not None:
-            raise NotSupported(
-                "container= is not there yet for calls of functions: what is to be called would not be seen in it. Nothing was queued.",
-                argument="container",
-            )
-        if not sys.executable:
+        prepared = listing.spec_of(engine._submitter.prepare({"command": ["-"], **self._options}).spec)
+        if prepared.container is not None:
+            # The Python that counts is its image's. Its batch's container is written down, for calls are made for it.
+            self._options |= {"container": prepared.container, "python": None}
+        elif not sys.executable:
             raise BadInput(
                 "this Python does not know its own program (sys.executable is empty): it cannot be run again."
             )
-        self._files = CallFiles(engine.side)
+        self._input = prepared.input
+        self._files = CallFiles(engine.side, in_container=prepared.container is not None)
         self._gate = threading.Lock()
         self._open: dict[TaskId, CallFuture[Any]] = {}
         self._needs: dict[TaskId, Sequence[str]] = {}
@@ -188,7 +190,9 @@ class Executor(futures.Executor):
         try:
             for data in (function, packed(arguments)):
                 kept.append(self._files.keep(data))
-            given = {**self._options, "command": self._files.command(kept), "name": self._name or name}
+            given = {**self._options, **self._files.task(kept), "name": self._name or name}
+            if "input" in given:
+                given["input"] = [*self._input, *given["input"]]
             task = Task(self._engine, self._engine._submitter.one(given))
             self._engine._drive()
         except BaseException:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 RESULT = "result.pickle"
 EXCEPTION = "scitq-exception"
+LIBRARY = "lib"
+"""A folder beside this file with what a container's image may lack, or have in another version."""
 # How the process ends when the call could not even be made.
 CANNOT_CALL = 78
 
@@ -106,7 +108,7 @@ def main(wanted: str, function_file: str, arguments_file: str) -> int:
     if here != wanted:
         raise CannotCall(
             f"this worker's Python is {here}, but the call was packed by Python {wanted} and only that one can unpack it. "
-            f"Install Python {wanted} there."
+            f"Install Python {wanted} there, or use container= with an image that has it."
         )
     import io
 
@@ -114,7 +116,9 @@ def main(wanted: str, function_file: str, arguments_file: str) -> int:
     file, arguments = io.BytesIO(read(function_file)), read(arguments_file)
     folders, key = pickle.load(file)
     # Modules are found where the submitter finds them, then where this Python does; never beside this file.
-    sys.path[:] = folders + [folder for folder in sys.path[1:] if folder not in folders]
+    # What unpacks must be what packed, whichever version the image has.
+    library = os.path.join(os.path.dirname(os.path.abspath(__file__)), LIBRARY)
+    sys.path[:] = [*folders, library, *(folder for folder in sys.path[1:] if folder not in folders)]
     try:
         packed = dumps(call(pickle.load(file), pickle.loads(arguments)))
     except BaseException as error:

@@ -20,6 +20,7 @@ BATCH_SETTINGS = (
 CLEARED_BY_NONE = ("run_timeout", "output", "stage_in_timeout", "container", "retry_memory", "retry_timeout")
 # What `retry=` may limit.
 CAUSES = ("exit", "timed_out", "out_of_memory", "stage_in", "collect", "any")
+NO_MEMORY = "retry_memory= multiplies memory=, which is not given: say what the first try may use."
 NO_CONTAINER = "container_options= are for a container: give container= too."
 # Version 1's names, and ours.
 V1_NAMES = {"download_timeout": "stage_in_timeout", "required_tasks": "requires"}

@@ -179,6 +179,7 @@ class Submitter:
         With `of_batch` they are defaults, which need not be complete.
         """
         has_options = bool(given.get("container_options")) and not of_batch
+        has_factor = given.get("retry_memory") is not None and not of_batch
         batch = given.pop("batch", None)
         batch = DEFAULT_BATCH if batch is None else submission.name_of("batch", batch)
         known = {} if known is None else known
@@ -203,6 +204,8 @@ class Submitter:
             if has_options:
                 raise BadInput(submission.NO_CONTAINER)
             fields.pop("container_options", None)  # its batch's, for those that run in one
+        if has_factor and "memory" not in fields:
+            raise BadInput(submission.NO_MEMORY)
         if addresses:
             fields |= self.addresses(addresses, parents)
         spec = Spec(command=command, shell=shell, **fields)

@@ -95,7 +95,10 @@ def _queue(engine: Engine, row: TaskRow) -> str:
     need, problem = listing.need_of(db, row.id)
     if problem is not None:
         if need is not None and need.python is not None and not need.occupies:
-            return f"{problem}. Call it from a Python that a worker has, or add a worker with that one."
+            return (
+                f"{problem}. Call it from a Python that a worker has, add a worker with that one, or use container= with "
+                "an image that has it."
+            )
         return (
             f"{problem}. Ask for less: scitq task update {row.id} --cpus/--memory/--gpus, or add a worker that has it."
         )

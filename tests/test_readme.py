@@ -17,7 +17,7 @@ PYTHON_BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MUL
 CONSOLE_BLOCKS = re.findall(r"^```console\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 COMMANDS = [line[2:] for block in CONSOLE_BLOCKS for line in block.splitlines() if line.startswith("$ ")]
 # The one about data needs servers, and so does that about containers: tests/engine/test_data.py and test_containers_run.py run them.
-ELSEWHERE = {ROOT / "examples" / name for name in ("04_data.py", "06_containers.py")}
+ELSEWHERE = {ROOT / "examples" / name for name in ("04_data.py", "11_containers.py")}
 EXAMPLES = sorted(set((ROOT / "examples").glob("[0-9]*.py")) - ELSEWHERE) or [ROOT / "examples" / "01_hello.py"]
 
 

@@ -15,7 +15,7 @@ from scitq import registries
 from scitq.contact import Contact
 from scitq.driver import Driver
 from scitq.engine import Engine
-from scitq.errors import BadInput, NotSupported
+from scitq.errors import BadInput
 from scitq.registries import Registries
 from scitq.store import executions
 from scitq.task import Assignment
@@ -213,12 +213,21 @@ def test_the_container_of_a_task_is_edited_and_taken_away(still: Engine) -> None
         task.update(container_options="--gpus 1")
 
 
-def test_calls_of_functions_are_not_made_in_containers_yet(still: Engine) -> None:
-    with pytest.raises(NotSupported, match="calls of functions"):
-        still.executor(container="python:3.12")
-    still.set_batch("default", container="python:3.12")
-    with pytest.raises(NotSupported, match="calls of functions"):
-        still.executor()
+def test_calls_of_functions_run_in_the_container_that_their_batch_had_when_they_were_begun(still: Engine) -> None:
+    still.set_batch("default", container="python:3.12", input="/etc/hostname")
+    executor = still.executor()
+    still.set_batch("default", container=None, input=None)
+    spec = executor.submit(len, "ab").task.row().spec
+    assert (spec.container, spec.python, spec.command[0], spec.input[0]) == (
+        "python:3.12",
+        None,
+        "python3",
+        "/data/mine",
+    )
+    assert [text.rpartition("|mv:")[2] for text in spec.input[1:]] == ["scitq-call"] * 3 + [
+        "scitq-call/lib/cloudpickle"
+    ]
+    executor.shutdown(wait=False, cancel_futures=True)
 
 
 def test_a_task_whose_container_asks_for_gpus_waits_for_a_worker_that_has_some(engine: Engine) -> None:

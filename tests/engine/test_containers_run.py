@@ -203,7 +203,7 @@ def test_what_the_readme_and_the_example_show_works(dockerd: Dockerd, tmp_path: 
     (tmp_path / "seq.txt").write_text("acgt\n")
     for words, shown in (
         (["block.py"], "ACGT"),
-        ([str(root / "examples" / "06_containers.py"), "--image", IMAGE], "the most frequent: 2 ACGT"),
+        ([str(root / "examples" / "11_containers.py"), "--image", IMAGE], "the most frequent: 2 ACGT"),
     ):
         environ = {**os.environ, "PYTHONPATH": str(root)}
         done = subprocess.run([sys.executable, *words], cwd=tmp_path, env=environ, capture_output=True, timeout=120)
@@ -211,3 +211,25 @@ def test_what_the_readme_and_the_example_show_works(dockerd: Dockerd, tmp_path: 
         assert shown in done.stdout.decode()
     for name in ("lab", "containers"):
         local.stop(tmp_path / f"{name}.scitq.d" / "local")
+
+
+def test_functions_are_called_in_containers_whatever_python_the_worker_has(dockerd: Dockerd, engine: Engine) -> None:
+    place = sys.base_prefix
+    mounts = {path: os.path.realpath(path) for path in (place, "/lib", "/lib64", "/usr/lib") if os.path.isdir(path)}
+    options = [word for path, real in mounts.items() for word in ("-v", f"{real}:{path}:ro")]
+    options += ["--env", f"PATH={place}/bin:/bin", "--env", f"LD_LIBRARY_PATH={place}/lib"]
+    factor = 3
+
+    def times(number: int) -> tuple[int, bool]:
+        if number > 2:
+            raise ValueError(f"{number} is too large")
+        return factor * number, os.path.exists("/.dockerenv")
+
+    with engine.executor(container=IMAGE, container_options=options) as executor:
+        calls = [executor.submit(times, number) for number in (1, 2, 3)]
+        assert [call.result(WAIT_S) for call in calls[:2]] == [(3, True), (6, True)]
+        with pytest.raises(ValueError, match="3 is too large"):
+            calls[2].result(WAIT_S)
+        assert sorted(executor.map(times, range(3))) == [(0, True), (3, True), (6, True)]
+    assert calls[0].task.row().spec.python is None
+    assert list((engine.side / "calls").iterdir()) != []  # one failed, and may be relaunched

@@ -147,6 +147,7 @@ def test_an_order_that_is_repeated_asks_for_the_same(still: Engine) -> None:
         ({"retry": {"timed_out": "2"}}, "after timed_out must be a whole number"),
         ({"retry": "2"}, "whole number"),
         ({"retry_memory": 1.0}, "above 1"),
+        ({"retry_memory": 2.0}, "multiplies memory=, which is not given"),
         ({"retry_timeout": "2"}, "above 1"),
     ],
 )

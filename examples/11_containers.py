@@ -1,6 +1,6 @@
 """Commands in containers: each step brings its own tools, and nothing of them is installed here.
 
-    python 06_containers.py [--image alpine:3.20]
+    python 11_containers.py [--image alpine:3.20]
 
 It takes docker, podman or apptainer on this machine. In the container the task's places have fixed names: /input, /output,
 /temp, and /resource, which can only be read; $INPUT and the others name them, too.
