@@ -222,7 +222,7 @@ def test_calls_of_functions_run_in_the_container_that_their_batch_had_when_they_
         "python:3.12",
         None,
         "python3",
-        "/data/mine",
+        "/etc/hostname",
     )
     assert [text.rpartition("|mv:")[2] for text in spec.input[1:]] == ["scitq-call"] * 3 + [
         "scitq-call/lib/cloudpickle"
