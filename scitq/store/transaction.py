@@ -23,9 +23,9 @@ from scitq.store.faults import explain, lock_lost, moved
 log = logging.getLogger("scitq.store")
 
 GROUP_S = 0.020  # a group ends after so long, so that other processes get their turn
-# The WAL is copied into the file when it is so long. Each time costs two waits for the disk, during which nobody here writes, and
-# the pages that nearly every transaction changes are copied once, however often they changed.
-CHECKPOINT_PAGES = 4000
+CHECKPOINT_PAGES = (
+    1000  # the WAL is copied into the file when it is so long; a small disk must have room for twice that
+)
 
 
 class Job:
