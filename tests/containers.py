@@ -109,11 +109,7 @@ class Dockerd:
 
     def processes(self) -> list[str]:
         """The command lines of what has its folder in them: the daemon's own, and one for each container."""
-        found = []
-        for entry in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
-        return sorted(words for words in found if str(self.folder) in words and not words.startswith("docker "))
+        return processes_of(self.folder)
 
     def close(self) -> None:
         """End it and all that it has; nothing stays."""
@@ -171,6 +167,10 @@ class Podman:
         """What is mounted in its folder."""
         return mounts_below(self.folder)
 
+    def processes(self) -> list[str]:
+        """The command lines of what has its folder in them: one for each container."""
+        return processes_of(self.folder)
+
     def close(self) -> None:
         """End all that it has; nothing stays."""
         with contextlib.suppress(Exception):
@@ -208,6 +208,15 @@ def make_image(engine: Sequence[str], name: str, changes: Sequence[str], environ
             archive.unlink()
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout.decode().strip()
+
+
+def processes_of(folder: Path) -> list[str]:
+    """The command lines with a folder in them, but for those of the engines' programs, which come and go."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return sorted(words for words in found if str(folder) in words and not words.startswith(("docker ", "podman ")))
 
 
 def mounts_below(folder: Path) -> list[str]:

@@ -19,7 +19,7 @@ from scitq.engine import Engine
 from scitq.remote import images, local
 from scitq.remote.logins import Login
 from scitq.states import Outcome
-from tests.containers import IMAGE, PASSWORD, USER, Dockerd, Registry, closing
+from tests.containers import IMAGE, PASSWORD, USER, Dockerd, Podman, Registry, closing
 from tests.crash.conftest import holder, kill
 from tests.engine.conftest import Opener, sound
 from tests.engine.test_engine import WAIT_S
@@ -150,7 +150,7 @@ def test_without_a_login_a_private_image_fails_once_and_says_so(
     assert private.executions[0].cause == "failed (stage in)" and f"{registry.host}/lab/tool:1.0" in private.why()
 
 
-def test_out_of_memory_in_a_container_succeeds_with_more(dockerd: Dockerd, engine: Engine) -> None:
+def test_out_of_memory_in_a_container_succeeds_with_more(containers: Dockerd | Podman, engine: Engine) -> None:
     hog = "x=a; i=0; while [ $i -lt 25 ]; do x=$x$x; i=$((i+1)); done; echo ${#x}"  # doubles to 32 MiB
     task = engine.submit(
         hog, shell=True, container=IMAGE,

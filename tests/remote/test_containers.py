@@ -196,16 +196,18 @@ def test_a_suspended_container_stands_still(dockerd: Dockerd, driver: Driver) ->
     assert driver.exit_of(1)["o"] == "on\noff\n"
 
 
-def test_many_short_containers_leave_nothing(dockerd: Dockerd, driver: Driver) -> None:
+def test_many_short_containers_leave_nothing(containers: Engine, driver: Driver) -> None:
     rounds = int(os.environ.get("SCITQ_ROUNDS", "12"))
-    mounts, processes = dockerd.mounts(), dockerd.processes()
+    mounts, processes = containers.mounts(), containers.processes()
     driver.say({"slots": 4})
     for number in range(rounds):
         driver.say({"order": number, "task": number, "script": f"echo {number}", "image": IMAGE})
 
     assert [driver.exit_of(number)["o"] for number in range(rounds)] == [f"{number}\n" for number in range(rounds)]
-    wait_until(lambda: dockerd.containers() == [], "the removal of all of them")
-    wait_until(lambda: (dockerd.mounts(), dockerd.processes()) == (mounts, processes), "the end of all that they had")
+    wait_until(lambda: containers.containers() == [], "the removal of all of them")
+    wait_until(
+        lambda: (containers.mounts(), containers.processes()) == (mounts, processes), "the end of all that they had"
+    )
     wait_until(lambda: not os.listdir(driver.root / "stage"), "the removal of what was staged")
 
 
