@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from scitq.remote.agent.pulling import _auth
+from scitq.remote.agent.registries import Registries
+from scitq.remote.agent.remotes import BadRemotes
 from tests.containers import IMAGE, PASSWORD, Dockerd, Engine, Registry
 from tests.remote.client import Driver, below, content
 
@@ -103,3 +107,35 @@ def test_the_login_is_gone_with_the_agent(containers: Engine, driver: Driver, re
     driver.close()
     local.stop(driver.root)
     assert not folder.exists()
+
+
+def test_who_has_no_login_is_told_of_and_waits_for_none(
+    containers: Engine, driver: Driver, registry: Registry, image: str
+) -> None:
+    """As for everybody whose docker configuration names a credential helper that knows nothing of this registry."""
+    driver.say({"registries": {"config": {registry.host: {}}, "insecure": [registry.host]}})
+    line = driver.run(1, "true", image=image, registry=registry.host, login=True)
+
+    assert (line["why"], line["error"], line["final"]) == ("stage_in", "AccessDenied", True)
+
+
+def test_an_identity_token_is_told_as_one_and_outlives_the_agent(tmp_path: Path) -> None:
+    said = {"az.example": {"auth": base64.b64encode(b"someone:").decode(), "identitytoken": "long-lived"}, "b": {}}
+    for told in (said, {}):
+        registries = Registries(str(tmp_path))
+        registries.take({"config": told})
+        login = registries.login("az.example")
+        assert login == ("az.example", "someone", "long-lived", True)
+        assert json.loads(base64.urlsafe_b64decode(_auth(login))) == {
+            "serveraddress": "az.example", "identitytoken": "long-lived",
+        }  # fmt: skip
+        assert registries.has({"login": True, "registry": "b"}) and registries.login("b") is None
+    registries.forget()
+
+
+@pytest.mark.parametrize(
+    "entry", [{"auth": "eA=="}, {"identitytoken": "x"}, {"auth": 1}, {"auth": "eDp5", "more": ""}, []]
+)
+def test_an_entry_that_is_no_login_is_refused(tmp_path: Path, entry: object) -> None:
+    with pytest.raises(BadRemotes, match="the login of b is none"):
+        Registries(str(tmp_path)).take({"config": {"b": entry}})

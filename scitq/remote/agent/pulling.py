@@ -23,10 +23,9 @@ from scitq.remote.agent.dockerapi import Api, Away
 
 if TYPE_CHECKING:
     from scitq.fetch.retry import Cancel
-    from scitq.remote.agent.registries import Registries
+    from scitq.remote.agent.registries import Login, Registries
 
 Report = Callable[[int, "int | None"], None]
-Login = tuple[str, str, str]
 
 _LIMITED = ("toomanyrequests", "too many requests", "rate limit")
 _DENIED = (
@@ -136,8 +135,8 @@ def _auth(login: Login) -> str:
     import base64
     import json
 
-    host, user, password = login
-    said = {"username": user, "password": password, "serveraddress": host}
+    said = {"serveraddress": login.host}
+    said |= {"identitytoken": login.secret} if login.is_token else {"username": login.user, "password": login.secret}
     return base64.urlsafe_b64encode(json.dumps(said).encode()).decode()
 
 
@@ -165,7 +164,7 @@ def pull_by_program(
         call(words, env, engine, image, cancel)
         return
     if login:
-        env |= {f"{engine.upper()}_DOCKER_USERNAME": login[1], f"{engine.upper()}_DOCKER_PASSWORD": login[2]}
+        env |= {f"{engine.upper()}_DOCKER_USERNAME": login.user, f"{engine.upper()}_DOCKER_PASSWORD": login.secret}
     folder = file_folder(root, image)
     os.makedirs(folder, mode=0o700, exist_ok=True)
     fresh = os.path.join(folder, "fresh.sif")

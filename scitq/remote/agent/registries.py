@@ -1,7 +1,8 @@
 """The logins of image registries that the driver has told: a private file in memory, gone when the agent ends for good.
 
 The file is a config.json as docker and podman read it, and holds what the driver sent: the registries that this
-worker's executions name. The driver's word is `{"config": {"host:port": {"auth": BASE64}}, "insecure": ["host:port"]}`.
+worker's executions name. The driver's word is `{"config": {"host:port": {"auth": BASE64}}, "insecure": ["host:port"]}`; an
+entry may have an `identitytoken` as well, and is empty where the user has no login.
 """
 
 from __future__ import annotations
@@ -9,11 +10,20 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
 from scitq.remote.agent.remotes import BadRemotes, is_private, make_folder, places
 
 NAME = "config.json"
+
+
+class Login(NamedTuple):
+    """Who asks a registry; `is_token`: the secret is an identity token and not a password."""
+
+    host: str
+    user: str
+    secret: str
+    is_token: bool
 
 
 class Registries:
@@ -35,13 +45,9 @@ class Registries:
                 "registries needs an object with config: an object of logins, and insecure: a list of hosts"
             )
         for host, login in config.items():
-            if (
-                not isinstance(login, dict)
-                or not isinstance(login.get("auth"), str)
-                or _taken_apart(login["auth"]) is None
-            ):
+            if not _is_entry(login):
                 raise BadRemotes(f"registries: the login of {host} is none")
-        self.auths.update({host: {"auth": login["auth"]} for host, login in config.items()})
+        self.auths.update(config)
         self.insecure.update(str(host) for host in insecure)
         if config or insecure:
             self._write()
@@ -50,11 +56,13 @@ class Registries:
         """Whether what an execution waits for is known."""
         return not ask.get("login") or _hosts(ask.get("registry")) & self.auths.keys() != set()
 
-    def login(self, registry: str | None) -> tuple[str, str, str] | None:
-        """(host, user, password) for a registry."""
+    def login(self, registry: str | None) -> Login | None:
+        """What a registry is to be told; None when the user has no login there."""
         for host in _hosts(registry):
-            if host in self.auths and (found := _taken_apart(self.auths[host]["auth"])) is not None:
-                return (host, *found)
+            entry = self.auths.get(host) or {}
+            if (found := _taken_apart(entry.get("auth", ""))) is not None:
+                user, password = found
+                return Login(host, user, entry.get("identitytoken") or password, "identitytoken" in entry)
         return None
 
     def is_insecure(self, registry: str | None) -> bool:
@@ -98,6 +106,18 @@ class Registries:
                 self.auths.update(said["auths"])
                 self.insecure.update(said["scitq-insecure"])
                 self.folder = folder
+
+
+def _is_entry(entry: Any) -> bool:
+    """Whether it is one of a docker configuration. An empty one says that the user has no login there."""
+    if entry == {}:
+        return True
+    return (
+        isinstance(entry, dict)
+        and entry.keys() <= {"auth", "identitytoken"}
+        and all(isinstance(value, str) for value in entry.values())
+        and _taken_apart(entry.get("auth", "")) is not None
+    )
 
 
 def _hosts(registry: str | None) -> set[str]:
