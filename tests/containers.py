@@ -42,7 +42,42 @@ def end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-class Dockerd:
+class Program:
+    """A container engine's program, with a folder of its own."""
+
+    name: str
+    folder: Path
+    environment: dict[str, str]
+
+    def run(self, *words: str, is_checked: bool = True, **more: Any) -> subprocess.CompletedProcess[bytes]:
+        """The program, told to use what is there."""
+        environment = {**os.environ, **self.environment}
+        done = subprocess.run([self.name, *words], env=environment, capture_output=True, check=False, **more)
+        assert not is_checked or done.returncode == 0, (words, done.stderr.decode())
+        return done
+
+    def said(self, *words: str) -> str:
+        """What it answers."""
+        return self.run(*words).stdout.decode().strip()
+
+    def make_image(self, name: str, *changes: str) -> str:
+        """An image of a shell and its tools, made here; its id."""
+        return make_image([self.name], name, changes, {**os.environ, **self.environment})
+
+    def containers(self) -> list[str]:
+        """The names of all containers, running or not."""
+        return self.said("ps", "-a", "--format", "{{.Names}}").split()
+
+    def mounts(self) -> list[str]:
+        """What is mounted in its folder."""
+        return mounts_below(self.folder)
+
+    def processes(self) -> list[str]:
+        """The command lines of what has its folder in them: one for each container, and the daemon's own."""
+        return processes_of(self.folder)
+
+
+class Dockerd(Program):
     """One private daemon."""
 
     name = "docker"
@@ -84,33 +119,6 @@ class Dockerd:
         end(self.process)
         self.process = None
 
-    def run(self, *words: str, is_checked: bool = True, **more: Any) -> subprocess.CompletedProcess[bytes]:
-        """docker's program, told to talk to this daemon."""
-        environment = {**os.environ, **self.environment}
-        done = subprocess.run(["docker", *words], env=environment, capture_output=True, check=False, **more)
-        assert not is_checked or done.returncode == 0, (words, done.stderr.decode())
-        return done
-
-    def said(self, *words: str) -> str:
-        """What it answers."""
-        return self.run(*words).stdout.decode().strip()
-
-    def make_image(self, name: str, *changes: str) -> str:
-        """An image of a shell and its tools, made here; its id."""
-        return make_image(["docker"], name, changes, {**os.environ, **self.environment})
-
-    def containers(self) -> list[str]:
-        """The names of all containers, running or not."""
-        return self.said("ps", "-a", "--format", "{{.Names}}").split()
-
-    def mounts(self) -> list[str]:
-        """What is mounted in its folder."""
-        return mounts_below(self.folder)
-
-    def processes(self) -> list[str]:
-        """The command lines of what has its folder in them: the daemon's own, and one for each container."""
-        return processes_of(self.folder)
-
     def close(self) -> None:
         """End it and all that it has; nothing stays."""
         with contextlib.suppress(Exception):
@@ -123,7 +131,7 @@ class Dockerd:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-class Podman:
+class Podman(Program):
     """podman with storage of its own, and what it needs on machines like this one."""
 
     name = "podman"
@@ -142,34 +150,6 @@ class Podman:
             f'[storage]\ndriver = "overlay"\ngraphroot = "{self.folder}/graph"\nrunroot = "{self.folder}/run"\n'
         )
         self.make_image(IMAGE)
-
-    def run(self, *words: str, is_checked: bool = True) -> subprocess.CompletedProcess[bytes]:
-        """podman's program, told to use this storage."""
-        done = subprocess.run(
-            ["podman", *words], env={**os.environ, **self.environment}, capture_output=True, check=False
-        )
-        assert not is_checked or done.returncode == 0, (words, done.stderr.decode())
-        return done
-
-    def said(self, *words: str) -> str:
-        """What it answers."""
-        return self.run(*words).stdout.decode().strip()
-
-    def make_image(self, name: str, *changes: str) -> str:
-        """An image of a shell and its tools, made here; its id."""
-        return make_image(["podman"], name, changes, {**os.environ, **self.environment})
-
-    def containers(self) -> list[str]:
-        """The names of all containers, running or not."""
-        return self.said("ps", "-a", "--format", "{{.Names}}").split()
-
-    def mounts(self) -> list[str]:
-        """What is mounted in its folder."""
-        return mounts_below(self.folder)
-
-    def processes(self) -> list[str]:
-        """The command lines of what has its folder in them: one for each container."""
-        return processes_of(self.folder)
 
     def close(self) -> None:
         """End all that it has; nothing stays."""

@@ -50,6 +50,9 @@ class Process:
         """Signals for the container that have not reached it, in order."""
         self.ending: int | None = None
         """TERM or KILL, once it was asked for."""
+        self.retry_at: float | None = None
+        """When a signal that did not reach the container is tried again."""
+        self.is_running = False
         self.wake, waker = os.pipe()
         for end in (self.wake, waker):
             os.set_blocking(end, False)
@@ -67,6 +70,31 @@ class Process:
         if told in (TERM, KILL):
             self.ending = max(self.ending or 0, told, key=lambda each: (each == KILL, each))
         self.wanted.append(told)
+
+    def awake(self) -> None:
+        """A signal has come."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self.wake, 4096)
+
+    def patience(self) -> float | None:
+        """Seconds until a signal is to be tried again."""
+        return None if self.retry_at is None else max(0.0, self.retry_at - time.monotonic())
+
+    def pass_on(self) -> None:
+        """Give the container the signals that are meant for it; what ends it is tried until it arrives."""
+        if self.retry_at is not None and time.monotonic() < self.retry_at:
+            return
+        self.retry_at = None
+        while self.wanted and self.is_running:
+            number = self.wanted[0]
+            if not self.signal(number) and number in (TERM, KILL):
+                self.retry_at = time.monotonic() + PAUSE_S
+                return
+            self.wanted.pop(0)
+
+    def signal(self, number: int) -> bool:
+        """Give the container one; False when it did not arrive."""
+        raise NotImplementedError
 
     # Streams.
 

@@ -9,8 +9,6 @@ unless that daemon keeps its containers.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import select
 import socket
 import time
@@ -34,9 +32,6 @@ class DockerRun(Process):
         self.watched: socket.socket | None = None
         """A connection that stands for the daemon's life: nothing ever comes over it but its end."""
         self.has_daemon_ended = False
-        self.retry_at: float | None = None
-        """When a signal that did not reach the container is tried again."""
-        self.is_running = False
 
     def follow(self) -> None:
         """Make and start it, or find it; then until its end."""
@@ -147,29 +142,16 @@ class DockerRun(Process):
         sock.settimeout(None)
         while True:
             self.pass_on()
-            patience = None if self.retry_at is None else max(0.0, self.retry_at - time.monotonic())
-            ready, _, _ = select.select([sock.fileno(), self.wake], [], [], patience)
+            ready, _, _ = select.select([sock.fileno(), self.wake], [], [], self.patience())
             if self.wake in ready:
-                _drain(self.wake)
+                self.awake()
             if sock.fileno() in ready:
                 try:
                     return sock.recv(1 << 16) or None
                 except OSError:
                     return None
 
-    def pass_on(self) -> None:
-        """Give the container the signals that are meant for it; what ends it is tried until it arrives."""
-        if self.retry_at is not None and time.monotonic() < self.retry_at:
-            return
-        self.retry_at = None
-        while self.wanted and self.is_running:
-            number = self.wanted[0]
-            if not self._signal(number) and number in (TERM, KILL):
-                self.retry_at = time.monotonic() + PAUSE_S
-                return
-            self.wanted.pop(0)
-
-    def _signal(self, number: int) -> bool:
+    def signal(self, number: int) -> bool:
         try:
             if number in (STOP, CONT):
                 what = "pause" if number == STOP else "unpause"
@@ -209,8 +191,3 @@ def _is_over(sock: socket.socket) -> bool:
         return bool(select.select([sock], [], [], 0)[0]) and not sock.recv(1 << 16)
     except OSError:
         return True
-
-
-def _drain(pipe: int) -> None:
-    with contextlib.suppress(BlockingIOError):
-        os.read(pipe, 4096)

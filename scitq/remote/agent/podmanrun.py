@@ -15,7 +15,7 @@ import time
 from typing import Any
 
 from scitq.remote.agent import processes
-from scitq.remote.agent.container import CONT, KILL, PAUSE_S, STOP, TERM, Ended, Process, call, client
+from scitq.remote.agent.container import CONT, KILL, STOP, TERM, Ended, Process, call, client
 
 MARK = "SCITQ_CONTAINER"
 """In the environment of our programs that follow a container, so that the next of us can end them."""
@@ -30,8 +30,6 @@ class PodmanRun(Process):
 
     def __init__(self, plan: dict[str, Any]) -> None:
         super().__init__(plan)
-        self.retry_at: float | None = None
-        self.is_running = False
 
     def follow(self) -> None:
         """Make and start it, or find it; then until its end."""
@@ -110,10 +108,10 @@ class PodmanRun(Process):
         open_ends = {pipes[0][0]: 1, pipes[1][0]: 2}
         while open_ends:
             self.pass_on()
-            ready, _, _ = select.select([*open_ends, self.wake], [], [], self._patience())
+            ready, _, _ = select.select([*open_ends, self.wake], [], [], self.patience())
             for end in ready:
                 if end == self.wake:
-                    _drain(self.wake)
+                    self.awake()
                 elif data := os.read(end, 1 << 16):
                     self.write(open_ends[end], data)
                 else:
@@ -141,25 +139,10 @@ class PodmanRun(Process):
             if found:
                 return os.waitstatus_to_exitcode(status)
             self.pass_on()
-            if select.select([self.wake], [], [], self._patience())[0]:
-                _drain(self.wake)
+            if select.select([self.wake], [], [], self.patience())[0]:
+                self.awake()
 
-    def _patience(self) -> float | None:
-        return None if self.retry_at is None else max(0.0, self.retry_at - time.monotonic())
-
-    def pass_on(self) -> None:
-        """Give the container the signals that are meant for it; what ends it is tried until it arrives."""
-        if self.retry_at is not None and time.monotonic() < self.retry_at:
-            return
-        self.retry_at = None
-        while self.wanted and self.is_running:
-            number = self.wanted[0]
-            if not self._signal(number) and number in (TERM, KILL):
-                self.retry_at = time.monotonic() + PAUSE_S
-                return
-            self.wanted.pop(0)
-
-    def _signal(self, number: int) -> bool:
+    def signal(self, number: int) -> bool:
         if number in (STOP, CONT):
             return call(["podman", "pause" if number == STOP else "unpause", self.name], {})[0] == 0
         if number in (TERM, KILL):
@@ -208,8 +191,3 @@ def _is_program(pid: int) -> bool:
         and words[0].endswith(b"podman")
         and words[1:2] in ([b"start"], [b"logs"], [b"wait"])
     )
-
-
-def _drain(pipe: int) -> None:
-    with contextlib.suppress(BlockingIOError):
-        os.read(pipe, 4096)

@@ -12,7 +12,7 @@ import json
 import os
 from typing import Any, NamedTuple
 
-from scitq.remote.agent.remotes import BadRemotes, is_private, make_folder, places
+from scitq.remote.agent.remotes import BadRemotes, PrivateFile, is_private, places
 
 NAME = "config.json"
 
@@ -26,12 +26,11 @@ class Login(NamedTuple):
     is_token: bool
 
 
-class Registries:
+class Registries(PrivateFile):
     """Logins, and what may be talked to without TLS."""
 
     def __init__(self, root: str) -> None:
-        self._root = root
-        self.folder: str | None = None
+        super().__init__(root, NAME)
         self.auths: dict[str, dict[str, str]] = {}
         self.insecure: set[str] = set()
         self._read()
@@ -50,7 +49,7 @@ class Registries:
         self.auths.update(config)
         self.insecure.update(str(host) for host in insecure)
         if config or insecure:
-            self._write()
+            self.write(json.dumps({"auths": self.auths, "scitq-insecure": sorted(self.insecure)}))
 
     def has(self, ask: dict[str, Any]) -> bool:
         """Whether what an execution waits for is known."""
@@ -69,32 +68,6 @@ class Registries:
         """Whether it may be talked to without TLS; on this machine itself always, as docker has it."""
         host = (registry or "").rpartition(":")[0] or registry or ""
         return registry in self.insecure or host == "localhost" or host.startswith("127.")
-
-    @property
-    def path(self) -> str | None:
-        """The file, once there is one."""
-        return None if self.folder is None else os.path.join(self.folder, NAME)
-
-    def forget(self) -> None:
-        """Leave nothing behind."""
-        if self.folder is None:
-            return
-        with contextlib.suppress(OSError):
-            os.unlink(os.path.join(self.folder, NAME))
-        if self.folder != self._root:
-            with contextlib.suppress(OSError):
-                os.rmdir(self.folder)
-        self.folder = None
-
-    def _write(self) -> None:
-        if self.folder is None:
-            self.folder = make_folder(self._root)
-        path = os.path.join(self.folder, NAME)
-        handle = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            os.fchmod(handle, 0o600)
-            json.dump({"auths": self.auths, "scitq-insecure": sorted(self.insecure)}, file)
-        os.rename(f"{path}.new", path)
 
     def _read(self) -> None:
         """What an agent that was killed here has left."""

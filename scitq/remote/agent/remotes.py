@@ -25,21 +25,51 @@ class BadRemotes(Exception):
     """What was sent is no configuration; the text says why, and holds nothing of it."""
 
 
-class Remotes:
+class PrivateFile:
+    """A file with secrets, in memory where that can be had, which only this user may read."""
+
+    def __init__(self, root: str, name: str) -> None:
+        self._root, self._name = root, name
+        self.folder: str | None = None
+        """Where it is, once there is one."""
+
+    @property
+    def path(self) -> str | None:
+        """The file, once there is one."""
+        return None if self.folder is None else os.path.join(self.folder, self._name)
+
+    def write(self, text: str) -> None:
+        """All of it anew."""
+        if self.folder is None:
+            self.folder = make_folder(self._root)
+        path = os.path.join(self.folder, self._name)
+        handle = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            os.fchmod(handle, 0o600)
+            file.write(text)
+        os.rename(f"{path}.new", path)
+
+    def forget(self) -> None:
+        """Leave nothing behind."""
+        if self.folder is None:
+            return
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.join(self.folder, self._name))
+        if self.folder != self._root:
+            with contextlib.suppress(OSError):
+                os.rmdir(self.folder)
+        self.folder = None
+
+
+class Remotes(PrivateFile):
     """The sections known so far, by name."""
 
     def __init__(self, root: str) -> None:
-        self._root = root
-        self.folder: str | None = None
+        super().__init__(root, _NAME)
         self.program: str | None = None
         """The rclone program to use; None: the one that is found."""
         self.sections: dict[str, dict[str, str]] = {}
         self._read()
-
-    @property
-    def path(self) -> str | None:
-        """The configuration file, once there is one."""
-        return None if self.folder is None else os.path.join(self.folder, _NAME)
 
     def take(self, said: Any) -> None:
         """Add the sections of one command, and have the file hold them before this returns."""
@@ -69,29 +99,11 @@ class Remotes:
             warn=lambda text: roots.say(self._root, "agent", text),
         )  # fmt: skip
 
-    def forget(self) -> None:
-        """Leave nothing behind."""
-        if self.folder is None:
-            return
-        with contextlib.suppress(OSError):
-            os.unlink(os.path.join(self.folder, _NAME))
-        if self.folder != self._root:
-            with contextlib.suppress(OSError):
-                os.rmdir(self.folder)
-        self.folder = None
-
     def _write(self) -> None:
-        if self.folder is None:
-            self.folder = make_folder(self._root)
         lines = []
         for name, values in self.sections.items():
             lines += [f"[{name}]", *(f"{key} = {value}" for key, value in values.items()), ""]
-        path = os.path.join(self.folder, _NAME)
-        handle = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            os.fchmod(handle, 0o600)
-            file.write("\n".join(lines))
-        os.rename(f"{path}.new", path)
+        self.write("\n".join(lines))
 
     def _read(self) -> None:
         """What an agent that was killed here has left: its executions go on, though the driver may be asleep."""
