@@ -38,27 +38,28 @@ GET_IT = (
 # What the user's environment may say to rclone is honoured, but for what would take its words from us.
 _NOT_OURS = ("LOG", "STATS", "PROGRESS", "QUIET", "VERBOSE", "USE_JSON_LOG", "DRY_RUN", "INTERACTIVE")
 
+# `{404}` below is that status of HTTP, and not a part of a name: a file `run-404.txt`, a folder `/data/507/`.
 _MEANINGS: tuple[tuple[type[FetchError], re.Pattern[str]], ...] = tuple(
-    (kind, re.compile(words, re.IGNORECASE))
+    (kind, re.compile(re.sub(r"\{(.+?)\}", r"(?<![\\w/.-])\1(?![\\w/.-]\\w|[\\w/])", words), re.IGNORECASE))
     for kind, words in (
         (RemoteUnknown, r"didn't find section in config file"),
         (
             NoSpace,
-            r"no space left|remaining disk space|file too large|quota ?exceeded|insufficient storage|disk full|\b507\b",
+            r"no space left|remaining disk space|file too large|quota ?exceeded|insufficient storage|disk full|{507}",
         ),
         (ChecksumMismatch, r"corrupted on transfer|hash(es)? differ|sizes differ"),
         (Collision, r"immutable file modified|timestamp mismatch"),
-        (Throttled, r"slow ?down|\b429\b|too many requests|server ?busy|rate ?limit"),
+        (Throttled, r"slow ?down|{429}|too many requests|server ?busy|rate ?limit"),
         (
             AccessDenied,
-            r"access ?denied|forbidden|\b40[13]\b|invalidaccesskeyid|signaturedoesnotmatch|authenticationfailed|"
+            r"access ?denied|forbidden|{40[13]}|invalidaccesskeyid|signaturedoesnotmatch|authenticationfailed|"
             r"permission denied|unauthorized|expiredtoken|login incorrect|unable to authenticate|decrypt config",
         ),
-        (NotFound, r"not found|nosuch(bucket|key)|no such file|\b404\b|doesn't exist|does not exist"),
+        (NotFound, r"not found|nosuch(bucket|key)|no such file|{404}|doesn't exist|does not exist"),
         (
             Interrupted,
-            r"time(d )?out|connection re(fused|set)|\bEOF\b|no such host|broken pipe|\b50[0234]\b|temporar|handshake|unreachable|"
-            r"\b423\b",  # two that make one folder at once, say
+            r"time(d )?out|connection re(fused|set)|\bEOF\b|no such host|broken pipe|{50[0234]}|temporar|handshake|unreachable|"
+            r"{423}",  # two that make one folder at once, say
         ),
     )
 )
@@ -166,6 +167,8 @@ class Run:
         self._meter, self._label = meter, label
         self._moving: dict[str, int] = {}
         self._errors: list[str] = []
+        self._plain: list[str] = []  # the same without the names in them, which may hold any word
+        self._names: list[str] = []
         self._stats: dict[str, Any] = {}
         self.skipped: set[str] = set()
 
@@ -175,6 +178,7 @@ class Run:
     ) -> Child:  # fmt: skip
         """Start it. `--` stands before what the user named, so that a leading dash is no option."""
         settings = self._settings
+        self._names = [name for operand in operands for name in (operand, operand.partition(":")[2]) if "/" in name]
         arguments = [
             program(settings), verb, f"--config={settings.rclone_config_path()}", "--ask-password=false",
             "--use-json-log", "--log-level=NOTICE", "--stats=1s", "--stats-log-level=NOTICE", "--retries=1",
@@ -228,7 +232,7 @@ class Run:
         try:
             said = json.loads(line)
         except ValueError:
-            self._errors.append(line.decode("utf-8", "replace").strip())  # before its log is set up, it says so plainly
+            self._fail(line.decode("utf-8", "replace").strip())  # before its log is set up, it says so plainly
             return
         if isinstance(stats := said.get("stats"), dict):
             self._stats = stats
@@ -236,10 +240,15 @@ class Run:
         elif said.get("level") in ("error", "critical", "fatal", "alert", "emergency") or str(
             said.get("msg")
         ).startswith("Failed to"):
-            subject = f"{said['object']}: " if said.get("object") else ""
-            self._errors.append(subject + str(said.get("msg", "")).strip())
+            self._fail(str(said.get("msg", "")).strip(), str(said.get("object") or ""))
         elif "an't follow symlink" in str(said.get("msg")) or "non file/directory" in str(said.get("msg")):
             self.skipped.add(str(said.get("object")))
+
+    def _fail(self, text: str, subject: str = "") -> None:
+        self._errors.append(f"{subject}: {text}" if subject else text)
+        for name in sorted((*self._names, *([subject] if "/" in subject else [])), key=len, reverse=True):
+            text = text.replace(name, '""')
+        self._plain.append(text)
 
     def _tell(self, stats: dict[str, Any]) -> None:
         if self._meter is None:
@@ -271,7 +280,7 @@ class Run:
         if self._settings.cancel.is_set:
             raise Cancelled(f"{uri}: cancelled.", uri=uri, phase=phase)
         said = self._errors[-1] if self._errors else f"rclone ended with {status}"
-        kind = meaning(status, self._errors)
+        kind = meaning(status, self._plain)
         if kind is RemoteUnknown and self._address is not None:
             raise unknown(self._address, self._settings)
         raise kind(f"{uri}: {said[:1000]}.", uri=uri, phase=phase, status=status, said="\n".join(self._errors[-10:]))

@@ -374,10 +374,33 @@ def test_secrets_stay_out_of_errors(store: Storages, tmp_path: Path, settings: S
         (1, "NoSuchBucket: The specified bucket does not exist", NotFound),
         (1, "ssh: handshake failed: ssh: unable to authenticate", AccessDenied),
         (1, "read tcp: i/o timeout", Interrupted),
+        (1, "api error: https response error StatusCode: 404, RequestID: 1", NotFound),
+        (1, "googleapi: Error 403: no", AccessDenied),
+        (1, "PUT failed (507).", NoSpace),
+        (3, "lstat /tmp/run-507/429: directory not found", NotFound),
+        (1, "open /data/507: 404 Not Found", NotFound),
+        (1, "open lane-404.fq: something odd", FetchError),
     ],
 )
 def test_what_rclone_says_becomes_one_of_our_errors(status: int, said: str, kind: type[FetchError]) -> None:
     assert rclonerun.meaning(status, [said] if said else []) is kind
+
+
+def test_a_name_is_not_taken_for_what_went_wrong(tmp_path: Path, settings: Settings) -> None:
+    folder = tmp_path / "no space left" / "slow down 429 x" / "507"
+    (config := tmp_path / "c").write_text(f"[here]\ntype = alias\nremote = {folder}\n")
+    (folder / "is").mkdir(parents=True)
+    (tmp_path / "there").mkdir()
+    used = replace(settings, rclone_config=str(config))
+
+    for action in (
+        lambda: fetch.get("here://none/507 x", tmp_path / "there", settings=used),
+        lambda: fetch.list_content("here://none 507/quota exceeded", settings=used),
+        lambda: fetch.delete("here://is/disk full 507 x", settings=used),
+    ):
+        with pytest.raises(FetchError) as raised:
+            action()
+        assert type(raised.value) is NotFound, raised.value.parts
 
 
 def test_a_storage_that_is_not_there_is_worth_another_try(tmp_path: Path, settings: Settings, heard: Heard) -> None:
