@@ -36,6 +36,7 @@ _open: weakref.WeakSet[Any] = weakref.WeakSet()
 _waited_for: list[tuple[Forkable, bool]] = []
 _inherited: list[tuple[Path, list[apsw.Connection], bool]] = []
 _is_hooked = False
+_take_reference: Any = None
 
 
 def watch(store: Forkable) -> None:
@@ -83,6 +84,12 @@ def let_go_of_inherited(path: Path) -> None:
 
 
 def _before() -> None:
+    # Here, not in the child: another thread may be importing at the moment of the fork, and in the child nobody ends that.
+    import ctypes
+
+    global _take_reference
+    _take_reference = ctypes.pythonapi.Py_IncRef
+    _take_reference.argtypes = [ctypes.py_object]
     _waited_for[:] = [(store, store.before_fork()) for store in _open]
 
 
@@ -105,8 +112,5 @@ def _in_child() -> None:
 
 def _keep_for_ever(connections: list[apsw.Connection]) -> None:
     """One reference too many: else the interpreter would finalise them at its end, with mutexes in an unknown state."""
-    if connections:
-        import ctypes
-
-        for db in connections:
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(db))
+    for db in connections:
+        _take_reference(db)

@@ -575,3 +575,37 @@ def test_how_small_the_file_once_was_is_forgotten(state_file: Path) -> None:
         with Store.open(state_file, SMALL) as store:
             store.write(put(body))
             assert list(store.reader().execute("SELECT name FROM sqlite_schema WHERE name LIKE 'sqlite_stat%'")) == []
+
+
+def test_a_fork_in_the_middle_of_another_threads_import_waits_for_nobody_in_the_child(tmp_path: Path) -> None:
+    program = """
+import importlib.abc, os, sys, threading, time
+from pathlib import Path
+from scitq.store.connection import Store
+from scitq.store.schema import SCHEMA
+
+store = Store.open(Path(sys.argv[1]), SCHEMA)
+has_begun = threading.Event()
+
+class Slow(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "ctypes" and threading.current_thread() is not threading.main_thread():
+            has_begun.set()
+            time.sleep(1)
+
+sys.modules.pop("ctypes", None)
+sys.meta_path.insert(0, Slow())
+threading.Thread(target=lambda: __import__("ctypes")).start()
+has_begun.wait()
+if (child := os.fork()) == 0:
+    os._exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "lab.scitq")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == "7\n", done.stderr
