@@ -18,9 +18,13 @@ ADVANCE_BYTES = 1024 * 1024
 
 
 class Cancel:
-    """A request to stop: asked for by one thread, obeyed by those that transfer, within a moment."""
+    """A request to stop: asked for by one thread, obeyed by those that transfer, within a moment.
 
-    def __init__(self) -> None:
+    `is_over`, if given, is asked whenever somebody looks: what it has once said stays said.
+    """
+
+    def __init__(self, is_over: Callable[[], bool] | None = None) -> None:
+        self._is_over = is_over
         self._event = threading.Event()
         self._lock = threading.Lock()
         self._wakers: dict[int, Callable[[], None]] = {}
@@ -38,16 +42,18 @@ class Cancel:
     @property
     def is_set(self) -> bool:
         """Whether somebody asked."""
+        if self._is_over is not None and not self._event.is_set() and self._is_over():
+            self.set()
         return self._event.is_set()
 
     def check(self, uri: str = "", phase: str = "") -> None:
         """Raise Cancelled if somebody asked."""
-        if self._event.is_set():
+        if self.is_set:
             raise Cancelled(f"{uri}: cancelled." if uri else "Cancelled.", uri=uri, phase=phase)
 
     def wait(self, seconds: float) -> bool:
         """Wait so long, or until somebody asks: True then."""
-        return self._event.wait(seconds)
+        return self._event.wait(seconds) or self.is_set
 
     @contextlib.contextmanager
     def waking(self, waker: Callable[[], None]) -> Iterator[None]:
@@ -56,9 +62,8 @@ class Cancel:
             self._next += 1
             key = self._next
             self._wakers[key] = waker
-            asked = self._event.is_set()
         try:
-            if asked:
+            if self.is_set:
                 with contextlib.suppress(OSError):
                     waker()
             yield

@@ -19,12 +19,13 @@ from scitq.fetch import TRAVELS as DATA_MODULES
 TRAVELS = tuple(
     f"scitq/remote/agent/{name}.py"
     for name in (
-        "__init__", "__main__", "address", "agent", "cache", "cgroups", "channel", "collect", "container",
-        "containers", "contents", "dockerapi", "dockerrun", "endings", "engines", "folders", "hierarchies", "http",
-        "images", "journal", "keeper", "keeperlink", "leftovers", "limits", "lines", "links", "machine", "manifest",
-        "orders", "outputs", "podmanrun", "processes", "publish", "pulling", "reader", "recovery", "registries",
-        "remotes", "rooms", "root", "slots", "spawn", "stagein", "staging", "stagings", "stores", "strays", "task",
-        "tasks", "whole",
+        "__init__", "__main__", "address", "agent", "blobs", "cache", "cgroups", "channel", "collect",
+        "commands", "conditions", "container", "containers", "contents", "dockerapi", "dockerrun", "endings",
+        "engines", "entered", "fence", "folders", "hierarchies", "http", "images", "joins", "journal", "keeper",
+        "keeperlink", "kept", "lease", "leftovers", "limits", "lines", "links", "machine", "manifest", "orders",
+        "outputs", "parcels", "pieces", "podmanrun", "polite", "probe", "processes", "publish", "pulling",
+        "reader", "recovery", "registries", "remotes", "rented", "returns", "rooms", "root", "sandbox", "slots", "spawn", "stagein",
+        "staging", "stagings", "starting", "stores", "strays", "task", "tasks", "token", "trial", "whole",
     )
 )  # fmt: skip
 """The agent's modules, as paths inside the zip. They import the standard library, each other, and of what follows when
@@ -37,14 +38,13 @@ _PARENTS = ("scitq/__init__.py", "scitq/remote/__init__.py")
 _MAIN = b"import sys\n\nfrom scitq.remote.agent.__main__ import main\n\nsys.exit(main(sys.argv[1:]))\n"
 _PACKAGE = Path(__file__).resolve().parent.parent
 
+_portable: tuple[tuple[tuple[int, int], ...], bytes] | None = None
 _known: tuple[tuple[tuple[int, int], ...], Path, str] | None = None
 
 
 def build() -> bytes:
     """The zip's bytes: the same for the same sources and the same version of Python."""
-    sources = {"__main__.py": _MAIN, **dict.fromkeys(_PARENTS, b"")}
-    for name in (*TRAVELS, *DATA):
-        sources[name] = (_PACKAGE.parent / name).read_bytes()
+    sources = _sources()
     members = dict(sources)
     for name, source in sources.items():
         # Beside its source, so that this Python need not compile at each start; another version ignores it.
@@ -54,6 +54,29 @@ def build() -> bytes:
         for name in sorted(members):
             archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), members[name])
     return buffer.getvalue()
+
+
+def portable() -> tuple[bytes, str]:
+    """The bundle for another machine, small and for any version of Python, and its SHA-256."""
+    global _portable
+    stamp = _stamp()
+    if _portable is None or _portable[0] != stamp:
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+            for name, source in sorted(_sources().items()):
+                member = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+                member.compress_type = zipfile.ZIP_DEFLATED
+                archive.writestr(member, source)
+        _portable = (stamp, buffer.getvalue())
+    data = _portable[1]
+    return data, hashlib.sha256(data).hexdigest()
+
+
+def _sources() -> dict[str, bytes]:
+    sources = {"__main__.py": _MAIN, **dict.fromkeys(_PARENTS, b"")}
+    for name in (*TRAVELS, *DATA):
+        sources[name] = (_PACKAGE.parent / name).read_bytes()
+    return sources
 
 
 def _compiled(name: str, source: bytes) -> bytes:

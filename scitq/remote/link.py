@@ -45,10 +45,11 @@ class Answer:
 
 
 class Stream:
-    """One connection to an agent, requests and answers in order."""
+    """One connection to an agent, requests and answers in order. `headers` go with each request; whole lines, as in `queue`."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, headers: str = "") -> None:
         self._sock = sock
+        self._headers = headers
         self._out: deque[memoryview] = deque()
         self._in = bytearray()
         self._timeout_s = sock.gettimeout()
@@ -76,7 +77,9 @@ class Stream:
 
     def queue(self, method: str, target: str, body: bytes = b"", headers: str = "") -> None:
         """Add a request to what `flush` sends. `headers` are whole lines, each ending in CRLF."""
-        head = f"{method} {target} HTTP/1.1\r\nHost: agent\r\n{headers}Content-Length: {len(body)}\r\n\r\n"
+        head = (
+            f"{method} {target} HTTP/1.1\r\nHost: agent\r\n{self._headers}{headers}Content-Length: {len(body)}\r\n\r\n"
+        )
         self._out.append(memoryview(head.encode() + body))
         self.waiting += 1
 
@@ -130,6 +133,15 @@ class Stream:
             BadAnswer: what came is not HTTP.
         """
         self.queue(method, target, body, headers)
+        return self.receive(timeout_s=timeout_s)
+
+    def receive(self, *, timeout_s: float = 30.0) -> Answer:
+        """Send what is queued, and wait for the answer that is next.
+
+        Raises:
+            LinkBroken: the connection ended, or nothing came in time.
+            BadAnswer: what came is not HTTP.
+        """
         self._block(timeout_s)
         try:
             while self._out:

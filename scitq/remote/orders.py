@@ -20,7 +20,7 @@ class Line(NamedTuple):
 
 
 # Lines that are the keeper's own affair: not worth the reading.
-_ITS_OWN = (b'{"k":"pid"', b'{"k":"slots"', b'{"k":"end"')
+_ITS_OWN = (b'{"k":"pid"', b'{"k":"slots"', b'{"k":"end"', b'{"k": "drop"')
 
 
 def lines(body: bytes) -> list[Line]:

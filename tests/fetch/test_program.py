@@ -22,8 +22,7 @@ from typing import Any
 import pytest
 
 from scitq.shell import cli
-from scitq.shell.commands import Argument, Command
-from scitq.shell.fetchtable import FETCH
+from scitq.shell.table import FETCH, Argument, Command
 from tests.fetch.conftest import names
 from tests.fetch.ftpserver import FtpServer
 from tests.fetch.servers import Storages
@@ -201,7 +200,7 @@ def test_all_verbs_on_every_storage(place: str, program: Program, tmp_path: Path
         "new"
     }
     program("sync", "in", place, "--include", "new")
-    refused = program.error("sync", "in", place, "--delete", code=1)
+    refused = program.error("sync", "in", place, "--delete", code=2)
     assert "2 files, 0 B" in refused and "--yes" in refused
     assert program.json("info", f"{place}/new")["size"] == 3 and program.json("info", f"{place}/empty")["size"] == 0
     program("sync", "in", place, "--delete", "--yes")
@@ -222,7 +221,7 @@ def test_delete_asks_and_a_dry_run_is_dry_on_every_storage(place: str, program: 
         assert "Nothing was done" in program("delete", place, *words).stderr.decode()
         assert listed() == before
     assert program.json("delete", place, "--dry-run", "--include", "*.gz")[0]["rel_name"] == "d/-x$(id).gz"
-    assert "3 files" in program.error("delete", place, code=1) and listed() == before
+    assert "3 files" in program.error("delete", place, code=2) and listed() == before
     program("delete", place, "--include", "*.gz", "--yes")
     assert [row["rel_name"] for row in program.json("list", place) if row["type"] == "file"] == ["a b.txt", "empty"]
     assert program.json("delete", f"{place}/empty", "-y") == {"deleted": 1, "bytes": 0}

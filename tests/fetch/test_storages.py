@@ -136,6 +136,7 @@ def many_files(count: int, top: str, tmp_path: Path, settings: Settings) -> None
     assert all((tmp_path / "out" / f"{number:04}").read_text() == str(number) for number in range(count))
 
 
+@pytest.mark.sampled
 def test_ten_thousand_objects_are_listed_with_md5_by_questions_at_once(
     store: Storages, settings: Settings, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:

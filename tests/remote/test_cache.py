@@ -60,7 +60,9 @@ def test_many_tasks_share_one_download_and_no_copy_is_made(
     assert web.sent_bytes < 2 * len(data) and gets(web, "/genome.fa") == 2
     assert (data_of(root) / "genome.fa").read_bytes() == data
     wait_for(lambda: is_released(root))
-    assert (data_of(root) / "genome.fa").stat().st_nlink == 1
+    wait_for(
+        lambda: (data_of(root) / "genome.fa").stat().st_nlink == 1
+    )  # folders of the last tasks go when there is time
 
 
 def test_it_is_still_there_after_a_restart_and_asked_about_once_for_each(

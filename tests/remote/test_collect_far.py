@@ -125,6 +125,19 @@ def test_a_cancel_ends_what_is_on_its_way(driver: Driver, store: Storages, bucke
     assert driver.held()["held"] == {} and (root / "exec" / "1" / "output" / "x").exists()
 
 
+def test_at_the_end_of_the_lease_what_is_on_its_way_is_broken_off_and_begun_again(
+    driver: Driver, store: Storages, bucket: str, held: Held
+) -> None:
+    driver.say({"lease": 1000}, remotes(store, held.port), order(bucket))
+    assert held.has_caller.acquire(timeout=60)
+    driver.say({"lease": 0})
+    driver.until(lambda: driver.held()["held"] == {"1": "collecting"})
+    driver.say({"lease": 1000})
+    assert held.has_caller.acquire(timeout=60)
+    held.is_free.set()
+    assert driver.seen("collected", 1)["ok"]
+
+
 def test_a_cancel_before_the_remote_is_known_needs_none(driver: Driver, bucket: str) -> None:
     driver.say(order(bucket))
     driver.exit_of(1)

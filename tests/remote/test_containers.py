@@ -91,6 +91,7 @@ def test_nothing_is_privileged_unless_it_is_asked_for(dockerd: Dockerd, driver: 
     )
 
 
+@pytest.mark.promise("core 11.7")
 def test_cancel_ends_it_with_term(dockerd: Dockerd, driver: Driver) -> None:
     driver.say(
         {
@@ -107,6 +108,7 @@ def test_cancel_ends_it_with_term(dockerd: Dockerd, driver: Driver) -> None:
     assert (line["why"], line["code"], line["o"]) == ("cancel", 9, "on\nbye\n")
 
 
+@pytest.mark.promise("lessons 3.5.7")
 def test_who_does_not_hear_term_is_killed_after_the_grace(containers: Engine, driver: Driver) -> None:
     driver.say(
         {
@@ -196,6 +198,31 @@ def test_a_suspended_container_stands_still(dockerd: Dockerd, driver: Driver) ->
     assert driver.exit_of(1)["o"] == "on\noff\n"
 
 
+@pytest.mark.sampled
+def test_containers_stand_back_and_those_that_run_as_well(containers: Engine, driver: Driver) -> None:
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+
+    def stands_back(number: int) -> int | None:
+        """How far: docker's weight for the CPUs as a nice value, a podman's process's own."""
+        name = next(each for each in containers.containers() if each.endswith(f"-{number}"))
+        found = json.loads(containers.said("container", "inspect", name))[0]
+        if containers.name == "docker":
+            return {0: 0, 110: 10, 36: 15}.get(found["HostConfig"]["CpuShares"])
+        pid = found["State"]["Pid"]
+        return os.getpriority(os.PRIO_PROCESS, pid) if pid else None
+
+    driver.say({"polite": {"nice": max(own, 10)}}, {"order": 1, "script": "sleep 600", "image": IMAGE})
+    wait_until(lambda: containers.containers(), "the container")
+    driver.seen("pid", 1)
+    wait_until(lambda: stands_back(1) == max(own, 10), "its place behind others")
+    driver.say({"polite": {"nice": 15}})
+    wait_until(lambda: stands_back(1) == 15, "its place further behind")
+    driver.say({"cancel": 1})
+    driver.exit_of(1)
+
+
+@pytest.mark.sampled
+@pytest.mark.promise("core 11.14")
 def test_many_short_containers_leave_nothing(containers: Engine, driver: Driver) -> None:
     rounds = int(os.environ.get("SCITQ_ROUNDS", "12"))
     mounts, processes = containers.mounts(), containers.processes()

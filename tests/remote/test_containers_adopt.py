@@ -107,6 +107,7 @@ def test_a_container_that_ended_while_nobody_was_there_is_reported_truly(contain
     check(driver)
 
 
+@pytest.mark.promise("core 11.7", "lessons 3.5.7")
 def test_a_cancel_goes_on_through_a_kill(containers: Engine, driver: Driver) -> None:
     begin(driver, grace=1)
     driver.say({"cancel": 1})

@@ -186,6 +186,7 @@ def apptainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "record"
 
 
+@pytest.mark.promise("core 11.22")
 def test_apptainer_is_told_all_of_it(apptainer: Path, driver: Driver) -> None:
     options = ["--gpus", "all", "-v", "/data:/data:ro", "--network", "none", "-u", "5", "--fakeroot"]
     driver.say({"registries": {"config": {"docker.io": {"auth": "dXNlcjpzZWNyZXQ="}}}})
@@ -259,7 +260,7 @@ def test_a_registry_that_asks_to_wait_is_waited_for(tmp_path: Path, monkeypatch:
             raise answer
 
     monkeypatch.setattr(images, "pull_by_daemon", pull)
-    monkeypatch.setattr(images, "_choose", lambda wanted: ({"engine": "docker", "socket": "/nowhere"}, ""))
+    monkeypatch.setattr(images, "choose", lambda wanted: ({"engine": "docker", "socket": "/nowhere"}, ""))
     monkeypatch.setattr(images.Images, "_find", lambda *_: found.pop(0))
     woken: list[Any] = []
     there = images.Images(str(tmp_path), Registries(str(tmp_path)), lambda *told: woken.append(told))
@@ -274,3 +275,37 @@ def test_a_registry_that_asks_to_wait_is_waited_for(tmp_path: Path, monkeypatch:
     assert max(cancel.waits) >= 30
     assert woken == [("image docker x ", None)]
     assert there.coming == set()
+
+
+def test_who_enters_what_is_left_gets_the_same_and_the_work_folder() -> None:
+    had = order(options=["--network", "none", "--entrypoint", "/start"], memory=1e9)
+    said = ["-c", "exec sh"]
+    words, env = engines.enter(
+        "podman", had, said, "/w/work", env_file="/dev/fd/5", in_environment=["A"], env={"P": "q"}, has_terminal=True
+    )
+    assert words[:7] == [
+        "podman",
+        "run",
+        "--rm",
+        "--interactive",
+        "--tty",
+        "--mount",
+        "type=bind,source=/w/work,target=/work",
+    ]
+    assert (
+        words[-8:] == ["--network", "none", "--entrypoint", "/start", "--entrypoint", "/bin/sh", "sha256:1", *said][-8:]
+    )
+    assert value_of(words, "--memory") == ["1000000000b"] and value_of(words, "--pull") == ["never"]
+    assert env == {"P": "q"}
+    plain, _ = engines.enter(
+        "docker", had, said, "/w/work", env_file="/dev/fd/5", in_environment=[], env={}, has_terminal=False
+    )
+    assert "--tty" not in plain and "create" not in plain
+
+    file = order(image="/cache/image.sif", env={"A": "b"}, options=["--entrypoint", "/start"])
+    words, env = engines.enter(
+        "apptainer", file, said, "/w/work", env_file="", in_environment=[], env={}, has_terminal=True
+    )
+    assert words[:4] == ["apptainer", "exec", "--bind", "/w/work:/work:rw"]
+    assert words[-4:] == ["/cache/image.sif", "/bin/sh", *said]
+    assert env == {"APPTAINERENV_A": "b"}

@@ -223,6 +223,21 @@ def test_held_and_stats_tell_the_facts(driver: Driver) -> None:
     driver.say({"cancel": 1}, {"cancel": 2})
 
 
+def test_what_running_tasks_take_is_told_with_that_of_their_children(driver: Driver) -> None:
+    script = "i=0; while :; do (i=$((i+1)); x=$(head -c 9999 /dev/zero | wc -c)); done"
+    driver.say(
+        {"slots": 2},
+        {"order": 1, "task": 1, "argv": ["sh", "-c", script]},
+        {"order": 2, "task": 2, "argv": ["sleep", "60"]},
+    )
+    deadline = time.monotonic() + 60
+    while (tasks := driver.ask("GET", "/stats").json()["tasks"]).get("1", [0, 0])[0] < 0.1 or "2" not in tasks:
+        assert time.monotonic() < deadline, tasks
+        time.sleep(0.05)
+    assert set(tasks) == {"1", "2"} and tasks["2"][0] < tasks["1"][0] and 1000 < tasks["2"][1] < 1 << 28
+    driver.say({"cancel": 1}, {"cancel": 2})
+
+
 @pytest.mark.promise("core 11.1")
 def test_everything_is_private_to_the_user(driver: Driver, root: Path) -> None:
     driver.script(1, "touch $OUTPUT/f; exit 1")
@@ -290,3 +305,57 @@ def test_the_word_on_orders_is_never_said_before_they_are_on_disk() -> None:
     assert told.keeper.confirm_at is None  # nor is it waited for without rest
     assert told.round(100.2)
     assert not Told(unrung=1).round(100.0)
+
+
+def _drive(driver: Driver, copy: str, epoch: int, **knows: int) -> tuple[int, object, object]:
+    body = ndjson([{"epoch": epoch, "copy": copy, "place": f"host:/{copy}", "knows": knows}])
+    reply = driver.ask("POST", "/drive", body)
+    told = reply.json()
+    return reply.status, told.get("copy"), told.get("epoch")
+
+
+def test_of_two_copies_the_one_that_came_last_drives_and_the_other_comes_back_only_knowing_of_it(
+    driver: Driver,
+) -> None:
+    assert _drive(driver, "a", 7) == (200, "a", 7)
+    assert _drive(driver, "b", 9) == (409, "a", 7)  # it has not heard of a
+    assert _drive(driver, "b", 9, a=6) == (409, "a", 7)  # nor of this time
+    assert _drive(driver, "b", 7, a=7) == (409, "a", 7)  # the same number would not tell them apart
+    assert _drive(driver, "b", 8, a=7) == (200, "b", 8)
+    assert _drive(driver, "b", 8, a=7) == (200, "b", 8)
+
+    def say(copy: str, epoch: int) -> tuple[int, object]:
+        reply = driver.ask("POST", "/commands", b"", {"Scitq-Epoch": str(epoch), "Scitq-Copy": copy})
+        return reply.status, reply.json().get("place")
+
+    assert say("a", 7) == (409, "host:/b")
+    assert say("a", 10) == (409, "host:/b")
+    assert say("b", 8) == (200, None)
+    assert driver.ask("GET", "/events?from=0", headers={"Scitq-Epoch": "8", "Scitq-Copy": "a"}).status == 409
+    held = driver.held()
+    assert (held["copy"], held["epoch"], held["place"]) == ("b", 8, "host:/b")
+    os.kill(held["pid"], signal.SIGKILL)
+    driver.close()
+    local.ensure(driver.root)
+    assert say("a", 10) == (409, "host:/b")
+    assert _drive(driver, "a", 10) == (409, "b", 8)
+    assert _drive(driver, "a", 10, b=8) == (200, "a", 10)
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"7", b"{}", b'{"epoch": "x", "copy": "a", "place": "p"}',
+                                  b'{"epoch": 1, "copy": null, "place": "p"}', b'{"epoch": 1, "copy": "a\\nb", "place": "p"}',
+                                  b'{"epoch": 1, "copy": "a", "place": "p", "knows": 3}'])  # fmt: skip
+def test_a_driver_that_says_nonsense_of_itself_is_refused(driver: Driver, body: bytes) -> None:
+    assert driver.ask("POST", "/drive", body).status == 400
+    assert driver.held()["copy"] is None
+
+
+def test_the_highest_number_is_known_over_kills_and_sealed_journals(driver: Driver) -> None:
+    driver.run(70, "true")
+    driver.say({"order": 80, "task": 1, "argv": ["true"], "input": ["nowhere://x"], "remotes": ["nowhere"]})
+    assert driver.held()["highest"] == 80
+    driver.say({"cancel": 80})
+    driver.exit_of(80)
+    driver.run(75, "true")
+    os.kill(driver.held()["keeper"], signal.SIGKILL)
+    driver.until(lambda: driver.held()["highest"] == 80)

@@ -9,14 +9,16 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from scitq.errors import AgentFailed
 from scitq.remote import local
-from scitq.remote.agent import VERSION, processes
-from scitq.remote.agent.root import LOG_LIMIT, is_locked, say
+from scitq.remote.agent import VERSION, processes, starting
+from scitq.remote.agent.__main__ import FLAGS
+from scitq.remote.agent.root import LOG_LIMIT, is_locked, make, say
 from scitq.remote.bundle import bundle
 from tests.remote.client import Driver
 
@@ -126,6 +128,49 @@ def test_it_ends_by_itself_when_nobody_needs_it(root: Path) -> None:
     again.close()
 
 
+def test_an_agent_of_another_version_is_replaced_and_its_tasks_do_not_notice(root: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.pyz"
+    with zipfile.ZipFile(bundle()[0]) as now, zipfile.ZipFile(other, "w") as then:
+        for name in now.namelist():
+            text = now.read(name)
+            if name.endswith(".py"):  # as another version of Python sees it, without what was compiled for this one
+                then.writestr(name, text.replace(f'VERSION = "{VERSION}"'.encode(), b'VERSION = "0"'))
+    make(str(root))
+    words = [sys.executable, *FLAGS, str(other), "agent", "--root", str(root), "--linger", "60"]
+    old = subprocess.Popen(words, start_new_session=True)
+    deadline = time.monotonic() + 30
+    while not (root / "agent.sock").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    driver = Driver(root)
+    driver.say({"order": 1, "script": f"while [ ! -e {tmp_path}/gate ]; do sleep 0.02; done; echo done"})
+    driver.seen("start", 1)
+    before = driver.held()
+    assert before["version"] == "0"
+    driver.close()
+    local.ensure(root)
+    assert old.wait(30) == -signal.SIGKILL
+    after = Driver(root)
+    after.journal, after.offset = driver.journal, driver.offset
+    assert (after.held()["version"], after.held()["keeper"]) == (VERSION, before["keeper"])
+    (tmp_path / "gate").touch()
+    assert after.exit_of(1)["o"] == "done\n"
+    after.close()
+
+
+def test_one_whose_folder_was_deleted_leaves_the_next_one_alone(root: Path) -> None:
+    local.ensure(root, linger=0.05)
+    driver = Driver(root)
+    held = driver.held()
+    shutil.rmtree(root)
+    local.ensure(root)
+    driver.close()
+    assert gone(held["pid"]) and gone(held["keeper"])
+    after = Driver(root)  # it has its socket still
+    assert after.run(1, "true")["code"] == 0
+    after.close()
+
+
 def test_an_agent_that_was_never_used_ends_too(root: Path) -> None:
     local.ensure(root, linger=0.05)
     deadline = time.monotonic() + 20
@@ -176,7 +221,7 @@ def test_a_deleted_root_ends_the_agent(tmp_path: Path) -> None:
 
 
 def test_failure_to_start_shows_the_log(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "DEADLINE_S", 0.3)
+    monkeypatch.setattr(starting, "DEADLINE_S", 0.3)
     with pytest.raises(AgentFailed, match="cannot find itself"):
         local.ensure(root, command=[sys.executable, "-c", "import sys; sys.exit('cannot find itself')"])
     (root.parent / "file").touch()
@@ -247,7 +292,7 @@ def test_an_agent_that_is_ending_is_followed_by_a_new_one(root: Path) -> None:
 
 def test_one_that_is_slow_to_start_is_not_started_twice(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second one would wait, and take over when the first is stopped: somebody's folder would have an agent again."""
-    monkeypatch.setattr(local, "AGAIN_S", 0.01)
+    monkeypatch.setattr(starting, "AGAIN_S", 0.01)
     slow = 'echo start >> "$0"; sleep 0.5; exec "$@"'
     program = [sys.executable, "-I", "-S", "-X", "utf8", str(bundle()[0])]
     local.ensure(root, command=["/bin/sh", "-c", slow, str(root / "starts"), *program])

@@ -20,6 +20,7 @@ import pytest
 
 from scitq.fetch.uri import of_path
 from scitq.remote import local
+from scitq.remote.agent.kept import Kept
 from scitq.remote.agent.staging import Staging
 from tests.fetch.web import WebServer, wait_for
 from tests.remote.client import Driver, below, content
@@ -458,7 +459,7 @@ def test_who_waits_for_data_is_woken_and_never_looks(tmp_path: Path, web: WebSer
     came = queue.SimpleQueue()  # type: ignore[var-annotated]
     agent: Any = Still(tmp_path)
     said: list[dict[str, Any]] = []
-    agent.later = came.put
+    agent.later, agent.kept = came.put, Kept(str(tmp_path))
     agent.keeper = agent
     agent.tell = said.append
     staging = Staging(agent)

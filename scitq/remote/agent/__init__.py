@@ -5,5 +5,5 @@ Everything in this package travels: it imports the standard library and itself o
 
 from __future__ import annotations
 
-VERSION = "1"
-"""Version of the protocol between laptop, agent and keeper."""
+VERSION = "2"
+"""Version of the protocol between laptop, agent and keeper. An agent of another one is replaced when it is met."""

@@ -1,4 +1,4 @@
-"""`agent.pyz agent|keeper --root DIR`: the one program that travels."""
+"""`agent.pyz agent|keeper|… --root DIR`: the one program that travels."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from scitq.remote.agent import VERSION
 USAGE = """usage: agent.pyz agent  --root DIR [--linger SECONDS] [--slots N] [--keeper-command JSON]
        agent.pyz keeper --root DIR [--slots N] [--ready-fd N]
        agent.pyz container
+       agent.pyz ensure --root DIR [--linger SECONDS] [--port yes]
+       agent.pyz stop|remove|dial|sandbox|try --root DIR
+       agent.pyz enter  --root DIR --execution ID
        agent.pyz --version"""
 FLAGS = ("-I", "-S", "-X", "utf8")
 """How Python is started: nothing of the user's or the site's is looked at, text is UTF-8 wherever we are."""
@@ -31,6 +34,13 @@ def main(arguments: list[str]) -> int:
     allowed = {
         "agent": {"--root", "--linger", "--slots", "--keeper-command"},
         "keeper": {"--root", "--slots", "--ready-fd"},
+        "ensure": {"--root", "--linger", "--port"},
+        "stop": {"--root"},
+        "remove": {"--root"},
+        "dial": {"--root"},
+        "sandbox": {"--root"},
+        "enter": {"--root", "--execution"},
+        "try": {"--root"},
     }
     if role not in allowed or len(options) % 2 or not set(values) <= allowed[role] or "--root" not in values:
         print(USAGE, file=sys.stderr)
@@ -43,10 +53,24 @@ def main(arguments: list[str]) -> int:
         from scitq.remote.agent import keeper, machine
 
         return keeper.main(folder, machine.cpus() if slots is None else slots, ready)
+    own = [sys.executable, *FLAGS, os.path.abspath(sys.argv[0])]
+    if role == "try":
+        from scitq.remote.agent import trial
+
+        return trial.main(folder, own)
+    if role != "agent":
+        from scitq.remote.agent import starting
+
+        if role == "dial":
+            return starting.dial(folder)
+        if role in ("sandbox", "enter"):
+            from scitq.remote.agent import sandbox
+
+            return sandbox.main(folder) if role == "sandbox" else sandbox.enter(folder, values.get("--execution", ""))
+        return starting.main(role, folder, own, float(values.get("--linger", "60")), "--port" in values)
     from scitq.remote.agent import agent
 
-    own = [sys.executable, *FLAGS, os.path.abspath(sys.argv[0]), "keeper"]
-    command = json.loads(values["--keeper-command"]) if "--keeper-command" in values else own
+    command = json.loads(values["--keeper-command"]) if "--keeper-command" in values else [*own, "keeper"]
     return agent.main(folder, float(values.get("--linger", "60")), slots, command)
 
 

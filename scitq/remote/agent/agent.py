@@ -3,14 +3,21 @@
 It holds nothing that is not on disk or repeated by its peers, so it may be killed at any instruction, restarted, or
 replaced by a newer one while tasks run. Output by offset is `outputs`, delivery is `collect`.
 
-    POST /commands   a JSON object a line: order, cancel, slots, signal, forget, stop, remotes,
-                         registries. 200: all is on disk
+    POST /commands   a JSON object a line: order, cancel, slots, signal, forget, stop, clean, polite,
+                         remotes, registries, parcels, lease. 200: all is on disk
+    POST /drive      who drives from now on (see `fence`), said before anything else over a new connection
     GET /events      ?journal=ID&from=N&wait=S: lines from N on, which acknowledges everything before N
-    GET /held        what is not over, as of the offset `end`; facts about the machine
+    GET /held        what is not over, as of the offset `end`; `clock` and `leased`, see `lease`; facts
+                         about the machine
     GET /output/E/out|err   ?from=N&max=M&wait=S: bytes of a stream; Scitq-Size, Scitq-Ended
-    GET /stats, GET /ping   load, CPU, memory, disk, tasks; whether the agent lives
+    POST /blobs, PUT /blobs/SHA   files of the submitting machine, by content; see `blobs`
+    GET /kept/E/NAME   ?from=N&max=M: bytes of a file of an output that is held here; see `returns`
+    GET /stats, GET /ping   load, CPU, memory, disks, network, tasks, what each takes, why none is started (`polite`); is it alive
+    POST /port       listen on a port of the loopback as well, where there is a token; which
 
-A request with a Scitq-Epoch below the highest that was ever seen is answered 409: its driver has been replaced.
+A request with a Scitq-Epoch below the highest that was ever seen, or with a Scitq-Copy that is not the one that drives, is
+answered 409: its driver has been replaced, and the answer says by whom.
+Where the root folder has a token, a request that does not show it is answered 401 (see `token`).
 """
 
 from __future__ import annotations
@@ -22,20 +29,27 @@ import selectors
 import signal
 import socket
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from scitq.remote.agent import VERSION, address, machine, root, strays
+from scitq.remote.agent import VERSION, address, machine, processes, root, strays, token
+from scitq.remote.agent.commands import Commands
+from scitq.remote.agent.fence import Conflict, Fence, Refused
 from scitq.remote.agent.folders import Folders
 from scitq.remote.agent.http import BadRequest, Client, Request, answer, json_answer
 from scitq.remote.agent.keeperlink import KeeperLink
-from scitq.remote.agent.orders import key_of
 from scitq.remote.agent.outputs import Outputs
+from scitq.remote.agent.pieces import Pieces
 from scitq.remote.agent.reader import JournalReader
-from scitq.remote.agent.remotes import BadRemotes
+from scitq.remote.agent.rented import Rented
+from scitq.remote.agent.returns import Returns
 from scitq.remote.agent.staging import Staging
+
+if TYPE_CHECKING:
+    from scitq.remote.agent.kept import Kept
 
 WAIT_LIMIT_S = 3600.0
 NDJSON = "application/x-ndjson"
@@ -47,10 +61,11 @@ CLOSE_S = 10.0
 class Poll:
     """A long poll for events."""
 
-    __slots__ = ("client", "offset", "until")
+    __slots__ = ("client", "offset", "request", "until")
 
-    def __init__(self, client: Client, offset: int, until: float) -> None:
+    def __init__(self, client: Client, request: Request, offset: int, until: float) -> None:
         self.client = client
+        self.request = request
         self.offset = offset
         self.until = until
 
@@ -58,18 +73,21 @@ class Poll:
 class Agent:
     """The loop, and what each request means."""
 
-    def __init__(self, folder: str, linger: float, slots: int | None, keeper_command: list[str]) -> None:
+    def __init__(self, folder: str, linger: float, slots: int | None, keeper_command: list[str], lock: int) -> None:
         self.folder = folder
+        self.lock = lock
         self.linger = linger
         self.selector = selectors.DefaultSelector()
         self.listener = self._listen()
+        self.port: socket.socket | None = None
+        self.token = token.read(folder)
         self.clients: set[Client] = set()
         self.polls: list[Poll] = []
         self.journal = JournalReader(folder)
         self.rung = 0
         self.acked = 0
         self.told_ack = 0
-        self.epoch = self._read_epoch()
+        self.fence = Fence(folder)
         self.stop: str | None = None
         self.is_leaving = False
         self.lone_since: float | None = time.monotonic()
@@ -80,9 +98,15 @@ class Agent:
         for end in (self.wake, self.waker):
             end.setblocking(False)
         self.selector.register(self.wake, selectors.EVENT_READ, None)
+        self.commands = Commands(self)
         self.outputs = Outputs(self)
+        self.pieces = Pieces(self)
+        self.returns = Returns(self)
         self.keeper = KeeperLink(self, keeper_command, slots)
+        self.rented = Rented(self)
         self.has_ended = False
+        self._kept: Kept | None = None
+        self._loading = threading.Lock()
 
     def _listen(self) -> socket.socket:
         listener = address.listen(self.folder, "agent.sock")
@@ -96,8 +120,8 @@ class Agent:
         self.keeper.connect()
         while not self.has_ended:
             for key, mask in self.selector.select(self._patience()):
-                if key.fileobj is self.listener:
-                    self._accept()
+                if key.fileobj is self.listener or key.fileobj is self.port:
+                    self._accept(key.fileobj)
                 elif key.fileobj is self.wake:
                     with contextlib.suppress(BlockingIOError):
                         self.wake.recv(4096)
@@ -114,35 +138,44 @@ class Agent:
             self.keeper.attend(now)
             self._answer_polls(now)
             self.outputs.attend(now)
+            self.folders.attend()
             self.staging.attend(now)
             self._linger(now)
+            self.rented.attend()
             self.keeper.send()
 
     def _patience(self) -> float | None:
         due = [poll.until for poll in self.polls]
         due.extend(self.outputs.due())
         due.extend(self.staging.due())
+        due.extend(self.folders.due())
         if self.keeper.retry_at is not None:
             due.append(self.keeper.retry_at)
-        if self.lone_since is not None:
+        if self.lone_since is not None and not self.rented.asked:
             due.append(self.lone_since + self.linger)
+        if (rented_s := self.rented.due_s()) is not None:
+            due.append(time.monotonic() + rented_s)
         return max(0.0, min(due) - time.monotonic()) if due else None
 
     def _linger(self, now: float) -> None:
         """Alone for long enough: ask whether anything is held; if not, take the keeper and go."""
-        if self.lone_since is None or now < self.lone_since + self.linger or self.is_leaving:
-            return
+        if self.lone_since is None or now < self.lone_since + self.linger or self.is_leaving or self.rented.asked:
+            return  # a rented machine ends as a whole, when nobody wants it any more
         self.lone_since = now  # look again after as long
 
         def told(held: dict[str, Any]) -> None:
             is_idle = not held["held"] and not self.folders.collecting
             if self.clients or not is_idle:
                 return
-            if max(self.acked, held["acked"]) >= held["last_exit"] or not os.path.exists(self.folder):
+            if max(self.acked, held["acked"]) >= held["last_exit"] or not self.is_home():
                 self.is_leaving = True
                 self.keeper.tell({"stop": "when_idle", "acked": self.acked})
 
         self.keeper.ask({"held": 1}, told)
+
+    def is_home(self) -> bool:
+        """Whether the folder is still the one that it was started in: another agent may live at that path by now."""
+        return root.is_still(self.folder, "agent.lock", self.lock)
 
     def keeper_is_gone(self) -> bool:
         """The keeper's end of the line closed. True when that was the plan and the agent ends as well."""
@@ -158,20 +191,31 @@ class Agent:
         """Stop listening; False (and listening again) when somebody came in at the last moment."""
         if self.clients:
             return False
-        with contextlib.suppress(OSError):
-            os.unlink(os.path.join(self.folder, "agent.sock"))
-        self._accept()
+        if self.is_home():
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(self.folder, "agent.sock"))
+        self._accept(self.listener)
         if not self.clients:
             return True
         self.selector.unregister(self.listener)
         while True:  # all who are in the queue of the old socket
             before = len(self.clients)
-            self._accept()
+            self._accept(self.listener)
             if len(self.clients) == before:
                 break
         self.listener.close()
         self.listener = self._listen()
         return False
+
+    @property
+    def kept(self) -> Kept:
+        """The outputs that stay here. Loaded by the first who asks, and never by an agent that holds none."""
+        with self._loading:
+            if self._kept is None:
+                from scitq.remote.agent.kept import Kept
+
+                self._kept = Kept(self.folder)
+            return self._kept
 
     def later(self, call: Callable[[], None]) -> None:
         """From another thread: have the loop call this."""
@@ -181,12 +225,14 @@ class Agent:
 
     # Connections.
 
-    def _accept(self) -> None:
+    def _accept(self, listener: socket.socket) -> None:
         try:
-            sock, _ = self.listener.accept()
+            sock, _ = listener.accept()
         except OSError:
             return
         sock.setblocking(False)
+        if listener is self.port:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         client = Client(sock)
         self.clients.add(client)
         self.lone_since = None
@@ -232,7 +278,8 @@ class Agent:
             try:
                 self._handle(client, request)
             except BadRequest as error:
-                self.reply(client, json_answer(error.status, {"error": str(error)}))
+                more = error.facts if isinstance(error, Conflict) else {}
+                self.reply(client, json_answer(error.status, {"error": str(error), **more}))
             except Exception as error:
                 root.say(self.folder, "agent", traceback.format_exc())
                 self.reply(client, json_answer(500, {"error": f"{type(error).__name__}: {error}"}))
@@ -267,103 +314,96 @@ class Agent:
 
     # Requests.
 
+    def _is_ours(self, request: Request) -> bool:
+        """Whether the request comes from somebody who knows the token, where there is one."""
+        if self.token is None or token.is_shown(self.token, request.headers):
+            return True
+        self.token = token.read(self.folder) or self.token  # it may be a new one
+        return token.is_shown(self.token, request.headers)
+
+    def _give_port(self, client: Client) -> None:
+        if (self.token is None) and (found := token.read(self.folder)) is not None:
+            self.token = found
+        if self.token is None:
+            raise BadRequest(409, "without a token nobody is let in by a port")
+        if self.port is None:
+            self.port = socket.create_server(("127.0.0.1", 0), backlog=64)
+            self.port.setblocking(False)
+            self.selector.register(self.port, selectors.EVENT_READ, None)
+        self.reply(client, json_answer(200, {"port": self.port.getsockname()[1]}))
+
     def _handle(self, client: Client, request: Request) -> None:
         route = (request.method, request.path)
+        if not self._is_ours(request):
+            client.is_last = True
+            self.reply(client, json_answer(401, {"error": "this agent answers to its driver only"}))
+            return
+        self.rented.heard()
         if route == ("GET", "/events"):
             self._events(client, request)
         elif route == ("POST", "/commands"):
-            self._commands(client, request)
+            self.fence.check(request)
+            self.commands.request(client, request)
+        elif route == ("POST", "/drive"):
+            self._drive(client, request)
         elif route == ("GET", "/held"):
             self.keeper.ask({"held": 1}, lambda held: self._give_held(client, held), client)
         elif request.method == "GET" and request.path.startswith("/output/"):
             self.outputs.request(client, request)
+        elif request.path.startswith("/kept/"):
+            self.returns.request(client, request)
+        elif request.path == "/blobs" or request.path.startswith("/blobs/"):
+            self.pieces.request(client, request)
         elif route == ("GET", "/stats"):
-            self.keeper.ask({"held": 1}, lambda held: self._give_stats(client, held), client)
+            self.keeper.ask({"held": 1, "pids": 1}, lambda held: self._give_stats(client, held), client)
         elif route == ("GET", "/ping"):
             self.reply(client, json_answer(200, {"pid": os.getpid(), "version": VERSION, "stopping": self.stop}))
-        elif request.path in ("/events", "/commands", "/held", "/stats", "/ping"):
+        elif route == ("POST", "/port"):
+            self._give_port(client)
+        elif request.path in ("/events", "/commands", "/drive", "/held", "/stats", "/ping", "/port"):
             raise BadRequest(405, f"{request.method} {request.path}: not this way")
         else:
             raise BadRequest(404, f"{request.path[:200]}: no such thing here")
 
     def _give_held(self, client: Client, held: dict[str, Any]) -> None:
         del held["tag"]
-        self.reply(
-            client, json_answer(200, {**held, **machine.facts(), "keeper": self.keeper.pid, "epoch": self.epoch})
-        )
+        more: dict[str, Any] = {"keeper": self.keeper.pid, **self.fence.facts()}
+        more |= {"clock": processes.boot_time(), "leased": self.folders.lease.left_s}
+        self.reply(client, json_answer(200, {**held, **machine.facts(), **more}))
 
     def _give_stats(self, client: Client, held: dict[str, Any]) -> None:
         states = list(held["held"].values())
         counts = {state: states.count(state) for state in ("running", "queued")}
-        staging = {"staging": self.staging.progress()}
-        self.reply(client, json_answer(200, {**machine.stats(self.folder), **counts, **staging}))
+        more = {"staging": self.staging.progress(), "polite": held.get("polite", {}).get("why")}
+        pids = {pid: key for key, pid in held.get("pids", {}).items()}  # a keeper of an older agent tells none
+        used = {pids[pid]: [round(use.cpu_s, 2), use.memory] for pid, use in processes.use(pids).items()}
+        self.reply(client, json_answer(200, {**machine.stats(self.folder), **counts, **more, "tasks": used}))
 
-    def _check_epoch(self, request: Request) -> None:
-        text = request.headers.get("scitq-epoch")
-        if text is None:
-            return
-        if not (text.isascii() and text.isdigit() and len(text) < 19):
-            raise BadRequest(400, "Scitq-Epoch must be a number")
-        epoch = int(text)
-        if epoch < self.epoch:
-            raise BadRequest(409, f"epoch {epoch} is over: the driver of epoch {self.epoch} has taken this worker over")
-        if epoch > self.epoch:
-            path = os.path.join(self.folder, "epoch")
-            with open(path + ".new", "w", encoding="ascii") as file:
-                file.write(f"{epoch}\n")
-            os.rename(path + ".new", path)
-            self.epoch = epoch
-
-    def _read_epoch(self) -> int:
+    def _drive(self, client: Client, request: Request) -> None:
         try:
-            with open(os.path.join(self.folder, "epoch"), encoding="ascii") as file:
-                return int(file.read())
-        except (OSError, ValueError):
-            return 0
+            said = json.loads(request.body)
+            if not isinstance(said, dict):
+                raise ValueError("not an object")
+            self.fence.enter(said)
+        except Refused as refused:
+            raise Conflict(str(refused), refused.facts) from None
+        except (ValueError, RecursionError) as error:
+            raise BadRequest(400, str(error)) from None
+        self.reply(client, json_answer(200, {"ok": True, **self.fence.facts()}))
+        self._send_away()
 
-    def _commands(self, client: Client, request: Request) -> None:
-        self._check_epoch(request)
-        handed: list[bytes] = []
-        forgets: list[tuple[list[str], bool]] = []
-        stop = None
-        for number, line, said in _commands_of(request.body):
-            if "forget" in said:
-                try:
-                    keys = [key_of(each) for each in said["forget"]]
-                except (ValueError, TypeError) as error:
-                    raise BadRequest(400, f"line {number}: forget needs a list of executions: {error}") from None
-                forgets.append((keys, bool(said.get("keep_work"))))
-                continue
-            if "remotes" in said and "order" not in said:
-                try:
-                    self.staging.take_remotes(said["remotes"])
-                except BadRemotes as error:
-                    raise BadRequest(400, f"line {number}: {error}") from None
-                continue  # for this process only: it holds secrets, which nobody writes down
-            if "registries" in said and "order" not in said:
-                try:
-                    self.staging.take_registries(said["registries"])
-                except BadRemotes as error:
-                    raise BadRequest(400, f"line {number}: {error}") from None
-                continue
-            if said.get("stop") in ("now", "when_idle"):
-                stop = said["stop"]
-            handed.append(line)
-        for keys, is_work_kept in forgets:
-            for key in keys:
-                self.folders.forget(key, is_work_kept)
-        if forgets:
-            self.folders.empty_trash()
-        done = json_answer(200, {"ok": True})
-        if not handed:
-            self.reply(client, done)
-            return
-        if stop:
-            self.stop = stop
-        self.keeper.hand(b"\n".join(handed) + b"\n", lambda: self.reply(client, done), client)
+    def _send_away(self) -> None:
+        """Whoever drove until now, and waits for news, hears at once that its time is over."""
+        waiting, self.polls = self.polls, []
+        for poll in waiting:
+            try:
+                self.fence.check(poll.request)
+                self.polls.append(poll)
+            except Conflict as refused:
+                self.reply(poll.client, json_answer(409, {"error": str(refused), **refused.facts}))
 
     def _events(self, client: Client, request: Request) -> None:
-        self._check_epoch(request)
+        self.fence.check(request)
         journal, offset = request.query.get("journal", ""), request.offset("from")
         wait = request.number("wait", 0.0, WAIT_LIMIT_S)
         until = time.monotonic() + wait
@@ -377,7 +417,7 @@ class Agent:
             if start == offset and journal == self.journal.id:
                 self._acknowledge(offset)
                 if start == self.rung and wait:
-                    self.polls.append(Poll(client, start, until))
+                    self.polls.append(Poll(client, request, start, until))
                     return
             self._give_events(client, start)
 
@@ -417,28 +457,6 @@ class Agent:
             self._give_events(poll.client, self.journal.segments[0])
 
 
-def _commands_of(body: bytes) -> list[tuple[int, bytes, dict[str, Any]]]:
-    """(number, text, object) of each line; BadRequest names the first that is no object."""
-    lines = [(number, line) for number, line in enumerate(body.split(b"\n"), 1) if line and not line.isspace()]
-    try:
-        # All in one call is half the work; what it does not take as it should is looked at line by line.
-        objects = json.loads(b"[%s]" % b",".join([line for _, line in lines]))
-    except (ValueError, RecursionError):
-        objects = []
-    if len(objects) == len(lines) and all(type(said) is dict for said in objects):
-        return [(number, line, said) for (number, line), said in zip(lines, objects, strict=True)]
-    found = []
-    for number, line in lines:
-        try:
-            said = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise BadRequest(400, f"line {number}: {error}") from None
-        if not isinstance(said, dict):
-            raise BadRequest(400, f"line {number}: not an object")
-        found.append((number, line, said))
-    return found
-
-
 def main(folder: str, linger: float, slots: int | None, keeper_command: list[str]) -> int:
     """Run the agent of this root; 0 when another one already does."""
     folder = os.path.realpath(folder)
@@ -449,7 +467,7 @@ def main(folder: str, linger: float, slots: int | None, keeper_command: list[str
         # Another one: it answers, or it is about to end.
         with contextlib.suppress(OSError), address.connect(folder, "agent.sock") as other:
             other.settimeout(2)
-            other.sendall(b"GET /ping HTTP/1.1\r\nConnection: close\r\n\r\n")
+            other.sendall(f"GET /ping HTTP/1.1\r\n{token.header(token.read(folder))}Connection: close\r\n\r\n".encode())
             if b'"stopping": null' in other.recv(4096):
                 return 0
         if time.monotonic() > deadline:
@@ -461,7 +479,7 @@ def main(folder: str, linger: float, slots: int | None, keeper_command: list[str
     try:
         if ended := strays.end(folder):
             root.say(folder, "agent", f"ended {ended} programs that an agent that was killed had left behind")
-        agent = Agent(folder, linger, slots, keeper_command)
+        agent = Agent(folder, linger, slots, keeper_command, held)
         root.say(folder, "agent", f"started, version {VERSION}, python {sys.version.split()[0]}")
         agent.folders.empty_trash()
         try:
@@ -469,10 +487,12 @@ def main(folder: str, linger: float, slots: int | None, keeper_command: list[str
         finally:
             agent.folders.close(CLOSE_S)
             agent.staging.end()
-            strays.end(folder)  # what did not listen
+            if agent.is_home():
+                strays.end(folder)  # what did not listen
     except Exception:
         root.say(folder, "agent", "died: " + traceback.format_exc())
         return 70
-    root.say(folder, "agent", "ended")
+    if agent.is_home():
+        root.say(folder, "agent", "ended")
     os.close(held)
     return 0

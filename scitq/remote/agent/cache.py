@@ -192,7 +192,7 @@ class Cache:
                 remove(place)
             raise
         version = Version(f"{name}.{secrets.token_hex(4)}", name, address.shown, identity, {}, time.time(), began)
-        version.files.update(_seal(data))
+        version.files.update(seal(data))
         with open(os.path.join(place, "entry.json"), "w", encoding="ascii") as file:
             facts = {"name": name, "shown": version.shown, "identity": identity, "at": version.at}
             json.dump({**facts, "files": version.files}, file)
@@ -352,7 +352,7 @@ def _walk(top: str) -> Iterator[tuple[str, str]]:
                 waiting.append(f"{below}{entry.name}/")
 
 
-def _seal(data: str) -> dict[str, list[int]]:
+def seal(data: str) -> dict[str, list[int]]:
     """Make all that came read-only and durable, and say what it is."""
     found = {}
     for path, _ in list(_walk(data)):

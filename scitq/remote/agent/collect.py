@@ -50,7 +50,7 @@ def tidy(root: str, key: str, is_inline: bool) -> None:
     if is_inline and not os.path.lexists(output):
         to_trash(root, home)
     else:
-        for name in (*FOLDERS, "delivery", "command"):
+        for name in (*FOLDERS, "delivery", "command", "image"):
             if name != OUTPUT:
                 to_trash(root, os.path.join(home, name))
     empty_trash(root)
@@ -60,6 +60,15 @@ def to_trash(root: str, path: str) -> bool:
     """Move something out of sight in one step; False when it is not there."""
     try:
         os.rename(path, os.path.join(root, "trash", os.urandom(8).hex()))
+    except OSError:
+        return False
+    return True
+
+
+def confirm(root: str, key: str) -> bool:
+    """The driver has all that it wants of an output that is held for it; see `kept`. False: none was."""
+    try:
+        os.unlink(os.path.join(root, "kept", key, "unsent"))
     except OSError:
         return False
     return True

@@ -53,10 +53,19 @@ class Process:
         self.retry_at: float | None = None
         """When a signal that did not reach the container is tried again."""
         self.is_running = False
+        self.nice: int | None = plan.get("nice")
+        """How far the container stands back, as far as that is known."""
+        self.is_to_look = True
+        """Whether that may have changed."""
         self.wake, waker = os.pipe()
         for end in (self.wake, waker):
             os.set_blocking(end, False)
-        for number in (*range(signal.SIGRTMIN + 1, signal.SIGRTMAX + 1), signal.SIGTERM, signal.SIGCHLD):
+        for number in (
+            *range(signal.SIGRTMIN + 1, signal.SIGRTMAX + 1),
+            signal.SIGTERM,
+            signal.SIGCHLD,
+            signal.SIGWINCH,
+        ):
             signal.signal(number, self._heard)
         for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
             signal.signal(ignored, signal.SIG_IGN)
@@ -64,7 +73,8 @@ class Process:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
     def _heard(self, number: int, _: object) -> None:
-        if number == signal.SIGCHLD:
+        if number in (signal.SIGCHLD, signal.SIGWINCH):
+            self.is_to_look = self.is_to_look or number == signal.SIGWINCH
             return
         told = TERM if number == signal.SIGTERM else number - signal.SIGRTMIN
         if told in (TERM, KILL):
@@ -82,6 +92,9 @@ class Process:
 
     def pass_on(self) -> None:
         """Give the container the signals that are meant for it; what ends it is tried until it arrives."""
+        if self.is_to_look and self.is_running:
+            self.is_to_look = False
+            self._look_how_polite()
         if self.retry_at is not None and time.monotonic() < self.retry_at:
             return
         self.retry_at = None
@@ -94,6 +107,21 @@ class Process:
 
     def signal(self, number: int) -> bool:
         """Give the container one; False when it did not arrive."""
+        raise NotImplementedError
+
+    def _look_how_polite(self) -> None:
+        """Have the container stand back as far as is wanted now."""
+        try:
+            with open(self.plan["polite"], encoding="ascii") as file:
+                wanted = int(json.load(file)["asked"].get("nice", 0))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return  # nobody ever asked for it, or an older keeper does not say where that would be
+        if wanted != self.nice:
+            self.nice = wanted
+            self.stand_back(wanted)
+
+    def stand_back(self, nice: int) -> None:
+        """Have it do so, as well as can be."""
         raise NotImplementedError
 
     # Streams.

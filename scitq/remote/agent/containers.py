@@ -42,7 +42,7 @@ def name_of(identity: str, key: str) -> str:
     return f"scitq-{identity}-{key}"
 
 
-def _order(order: Order, slot: Slot, identity: str, env: dict[str, str]) -> engines.Order:
+def _order(order: Order, slot: Slot, identity: str, env: dict[str, str], nice: int = 0) -> engines.Order:
     image, limit = order.image, order.limit or {}
     assert image is not None
     own = {**order.env, **engines.PLACES}
@@ -58,21 +58,22 @@ def _order(order: Order, slot: Slot, identity: str, env: dict[str, str]) -> engi
     return engines.Order(
         name_of(identity, order.key), f"{identity}:{order.key}", image.get("file") or image["id"], order.argv, order.script is not None,
         order.options, slot.environment, slot.command, image.get("mounts", ()), own, limit.get("memory"), limit.get("cpus"), order.gpus,
-        order.cap, order.cwd,
+        order.cap, order.cwd, nice,
     )  # fmt: skip
 
 
-def plan(order: Order, slot: Slot, identity: str, env: dict[str, str]) -> dict[str, Any]:
-    """What the process that stands for the container is told."""
+def plan(order: Order, slot: Slot, identity: str, env: dict[str, str], nice: int) -> dict[str, Any]:
+    """What the process that stands for the container is told. `nice`: how far it is to stand back."""
     from scitq.remote.agent.container import is_line
 
-    wanted = _order(order, slot, identity, env)
+    wanted = _order(order, slot, identity, env, nice)
     image = order.image
     assert image is not None
     in_environment = [name for name, value in wanted.env.items() if not is_line(name, value)]
     create = engines.create(image["engine"], wanted, "/dev/fd/3", in_environment)
     return {
         **adoption(order.key, image, identity, order.cap), "adopt": False, "create": create, "env": dict(wanted.env),
+        "nice": nice,
     }  # fmt: skip
 
 
@@ -81,6 +82,7 @@ def adoption(key: str, image: dict[str, Any], identity: str, cap: int) -> dict[s
     return {
         "engine": image["engine"], "socket": image.get("socket"), "name": name_of(identity, key), "cap": cap,
         "ended": f"{os.getcwd()}/stage/{key}/ended", "adopt": True, "memory": image.get("memory"),
+        "polite": f"{os.getcwd()}/polite",
     }  # fmt: skip
 
 
@@ -120,6 +122,13 @@ def send(pid: int, number: int) -> None:
     if 0 < number < signal.SIGRTMAX - signal.SIGRTMIN + 1:
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGRTMIN + number)
+
+
+def look_again(pid: int) -> None:
+    """Tell the process that stands for a container that how polite it is to be may have changed. One that does not know this
+    signal does not hear it."""
+    with contextlib.suppress(OSError):
+        os.kill(pid, signal.SIGWINCH)
 
 
 def ending(key: str) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ unless that daemon keeps its containers.
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import time
@@ -16,6 +17,7 @@ from typing import Any
 
 from scitq.remote.agent.container import CONT, KILL, PAUSE_S, STOP, TERM, Ended, Process
 from scitq.remote.agent.dockerapi import Api, Away, Frames, Open
+from scitq.remote.agent.engines import cpu_shares
 
 UNSEEN = 255
 """What a daemon says of a container that ended while no daemon was there, when nobody else saw it either."""
@@ -162,6 +164,10 @@ class DockerRun(Process):
             return answer.status in (204, 404, 409)  # 409: it does not run any more
         except Away:
             return False
+
+    def stand_back(self, nice: int) -> None:
+        with contextlib.suppress(Away):
+            self.api.ask("POST", f"{self.place}/update", {"CpuShares": cpu_shares(nice)})
 
     def judge(self, state: dict[str, Any] | None) -> bool:
         """Raise Ended when it is over; else say whether it has been started."""

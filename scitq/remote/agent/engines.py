@@ -15,6 +15,8 @@ NAMES = ("docker", "podman", "apptainer", "singularity")
 BIN = ("apptainer", "singularity")
 COMMAND = "/command"
 """Where a script lies in its container."""
+WORK_PLACE = "/work"
+"""Where the work folder is for who enters what is left of an execution; the execution itself does not see it."""
 PLACES = {"INPUT": "/input", "OUTPUT": "/output", "TEMP": "/temp", "RESOURCE": "/resource"}
 LOG_CAPS = 8
 """How much an engine keeps of what a container wrote, in caps of one stream; it is read only after an accident."""
@@ -48,6 +50,13 @@ class Order(NamedTuple):
     gpus: Sequence[str] = ()
     cap: int = 1 << 30
     cwd: str | None = None
+    nice: int = 0
+    """How far it stands back."""
+
+
+def cpu_shares(nice: int) -> int:
+    """A container's weight for the CPUs: what the kernel gives a process that stands back so far, of 1024."""
+    return max(2, round(1024 / 1.25**nice))
 
 
 def create(engine: str, order: Order, env_file: str, in_environment: Sequence[str]) -> list[str]:
@@ -71,6 +80,9 @@ def create(engine: str, order: Order, env_file: str, in_environment: Sequence[st
         words += ["--memory", f"{int(order.memory)}b", "--memory-swap", f"{int(order.memory)}b"]
     if order.cpus is not None and not _says(options, "--cpus"):
         words += ["--cpus", f"{order.cpus:g}"]
+    # podman's containers are made by its program, and stand back as far as that does.
+    if order.nice and engine == "docker" and not _says(options, "--cpu-shares", "-c"):
+        words += ["--cpu-shares", str(cpu_shares(order.nice))]
     if engine == "podman":
         options = _podman_gpus(options)
     if order.gpus and not _says(options, "--gpus", "--device"):
@@ -117,6 +129,22 @@ def execute(engine: str, order: Order, env: Mapping[str, str]) -> tuple[list[str
     prefix = engine.upper()
     given = {f"{prefix}ENV_{name}": value for name, value in order.env.items()}
     return [*words, *options, order.image, *argv], {**env, **given}
+
+
+def enter(
+    engine: str, order: Order, script: Sequence[str], work: str, *, env_file: str, in_environment: Sequence[str],
+    env: Mapping[str, str], has_terminal: bool,
+) -> tuple[list[str], dict[str, str]]:  # fmt: skip
+    """The command line and the environment of a container as an execution had it, in which `script` (words for its shell) is run
+    instead. It sees the work folder too, and is gone when that has ended."""
+    options = [*order.options, "--entrypoint", "/bin/sh"]
+    inside = order._replace(argv=script, is_script=False, options=options)
+    if engine in BIN:
+        words, full = execute(engine, inside, env)
+        return [*words[:2], "--bind", f"{work}:{WORK_PLACE}:rw", *words[2:]], full
+    words = create(engine, inside, env_file, in_environment)
+    more = ["--rm", "--interactive", *(["--tty"] if has_terminal else [])]
+    return [engine, "run", *more, "--mount", _mount(work, WORK_PLACE, "rw"), *words[2:]], dict(env)
 
 
 def _log(engine: str, cap: int) -> list[str]:

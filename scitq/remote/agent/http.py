@@ -11,8 +11,9 @@ from typing import Any
 
 HEAD_LIMIT = 32 << 10
 BODY_LIMIT = 256 << 20
-_REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 409: "Conflict",
-            411: "Length Required", 413: "Content Too Large", 500: "Internal Server Error", 503: "Service Unavailable"}  # fmt: skip
+_REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 405: "Method Not Allowed", 409: "Conflict",
+            411: "Length Required", 413: "Content Too Large", 415: "Unsupported Media Type", 422: "Unprocessable Content",
+            500: "Internal Server Error", 503: "Service Unavailable", 507: "Insufficient Storage"}  # fmt: skip
 
 
 class BadRequest(Exception):
@@ -35,6 +36,13 @@ class Request:
         self.query = dict(pair.partition("=")[::2] for pair in query.split("&") if pair)
         self.headers = headers
         self.body = body
+
+    def json(self) -> Any:
+        """The body as a JSON value."""
+        try:
+            return json.loads(self.body)
+        except (ValueError, RecursionError) as error:
+            raise BadRequest(400, f"the body is not JSON: {error}") from None
 
     def number(self, name: str, default: float, high: float) -> float:
         """A number of the query, from 0 to `high`."""

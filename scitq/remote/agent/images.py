@@ -99,7 +99,7 @@ class Images:
                 return self._engines[key]
             at, why = self._absent.get(key, (float("-inf"), ""))
             if time.monotonic() - at > ABSENT_S:
-                found, why = _choose(wanted)
+                found, why = choose(wanted)
                 if found is not None:
                     self._engines[key] = found
                     return found
@@ -235,7 +235,7 @@ def last(text: str) -> str:
     return lines[-1][:500] if lines else "it says nothing"
 
 
-def _choose(wanted: str | None) -> tuple[dict[str, Any] | None, str]:
+def choose(wanted: str | None) -> tuple[dict[str, Any] | None, str]:
     """The engine that is asked for, or the first that answers; else None and a sentence."""
     problems = []
     for name in (wanted,) if wanted else engines.NAMES:

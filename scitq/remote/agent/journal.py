@@ -7,7 +7,8 @@ A segment is `journal/<base, 20 digits>.log`; the number of a byte is base + pos
 journal, so that no reader can take the bytes of one for those of another. Lines, by their `k`:
 
     journal    id, base, gen, boot: the head of a segment
-    carry      running, owed, slots, acked: what is live when a segment begins
+    carry      running, owed, slots, acked: what is live when a segment begins; highest: the highest number that an
+               execution ever had here
     keeper     pid, at: a keeper started
     start      id, slot, at, b (seconds since boot), m (monotonic), what ends it, box (the folders of its control
                group, if it is limited), image (engine, id, digest, of a container): written before the spawn
@@ -16,11 +17,13 @@ journal, so that no reader can take the bytes of one for those of another. Lines
     end        id, why, grace: a timeout or cancel is under way; after the exit: of bringing its output home
     exit       id, code, sig, why, note, o, e (bytes as latin-1, null when long), on, en (sizes), ocut, ecut, left,
                box, kept (it left a folder), collect, deliver or output, owner,
-               overwrite, remotes, failed (where its output is being brought, see `orders`), at, run, u, s, rss, read,
+               overwrite, remotes, failed, home (where its output is being brought, see `orders`), at, run, u, s, rss, read,
                written (see `lines.usage_of`; not of containers), image, error (of a container that the engine could
                not run)
     collected  id, ok, note: its output is where it was asked for, or cannot be (error: the kind); to, files (name, size,
-               MD5 of each), failed: what a failed execution left
+               MD5 of each), failed: what a failed execution left; or held: files (name, size, SHA-256), folders (that
+               are empty) and programs (names of files that may be run) wait here for the driver
+    drop       id: once it is over, nobody wants to see what it left
     note       id, text: what its user must hear
     slots      n
     bad        line, note: a command that was refused

@@ -62,6 +62,7 @@ class Keeper:
         self._hear_children()
         recovery.resume(self.tasks, facts)
         recovery.requeue(self.tasks, self.orders, facts)
+        self.tasks.polite.look(time.monotonic())
         self.tasks.endings.watch_adopted(self.selector)
 
     def _hear_children(self) -> None:
@@ -112,7 +113,8 @@ class Keeper:
         due = [
             at
             for at in (
-                self.ring_at, self.confirm_at, self.cap_at, self.retry_at, self.alone_at, self.tasks.endings.next_due()
+                self.ring_at, self.confirm_at, self.cap_at, self.retry_at, self.alone_at, self.tasks.endings.next_due(),
+                self.tasks.polite.due,
             )
             if at
         ]  # fmt: skip
@@ -125,6 +127,7 @@ class Keeper:
         if self.stop == "now":
             tasks.stop_all()
         tasks.endings.attend(now)
+        tasks.polite.attend(now)
         is_stored = not self.accepted or self._store_orders()
         started = tasks.started
         is_written = tasks.launch(is_stored) and is_stored
@@ -215,7 +218,9 @@ class Keeper:
                     self.retry_at = now + RETRY_S
             if journal.end == self.rung:
                 return False
-        is_rest = len(tasks.queue) == len(tasks.stagings.open)  # nothing that could start now
+        is_rest = len(tasks.queue) == len(tasks.stagings.open) + len(
+            tasks.conditions.open
+        )  # nothing that could start now
         if tasks.unrung and (tasks.unrung >= RING_EXITS or is_rest or (self.ring_at and now >= self.ring_at)):
             pass
         elif tasks.unrung:
@@ -342,12 +347,16 @@ class Keeper:
         elif "where" in said:
             channel.say({"tag": said["tag"], **tasks.where(key_of(said["where"]))})
         elif "held" in said:
-            channel.say({"tag": said["tag"], **tasks.held()})
+            pids = {"pids": tasks.leaders()} if said.get("pids") else {}
+            channel.say({"tag": said["tag"], **tasks.held(), **pids})
         elif "cancel" in said:
             grace = said.get("grace")
             if grace is not None and (isinstance(grace, bool) or not isinstance(grace, (int, float)) or grace < 0):
                 raise BadOrder("grace must be a number of seconds")
             tasks.cancel(said["cancel"], key_of(said["cancel"]), grace)
+        elif "drop" in said:
+            for key in said["drop"]:
+                tasks.drop(key_of(key))
         elif "recall" in said:
             tasks.recall(said["recall"], key_of(said["recall"]))
         elif "ack" in said:
@@ -359,7 +368,12 @@ class Keeper:
         elif "collected" in said:
             tasks.collected(said["collected"])
         elif "signal" in said:
-            tasks.endings.signal(key_of(said["signal"]), int(said["number"]))
+            key, number = key_of(said["signal"]), int(said["number"])
+            if number in (signal.SIGSTOP, signal.SIGCONT):
+                tasks.polite.signalled(key)
+            tasks.endings.signal(key, number)
+        elif "polite" in said:
+            tasks.polite.take(said["polite"])
         elif "slots" in said:
             tasks.set_slots(said["slots"])
         elif "stop" in said:

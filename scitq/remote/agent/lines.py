@@ -121,7 +121,8 @@ def never_ran(identity: Any, why: str, code: int | None, note: str | None, more:
 def collected(said: dict[str, Any]) -> str:
     """What came of bringing an output home, as the agent says it."""
     line = {"k": "collected", "id": said["id"], "ok": bool(said["ok"]), "note": said.get("note")}
-    return json.dumps(line | {name: said[name] for name in ("error", "to", "files", "failed") if name in said})
+    names = ("error", "to", "held", "files", "folders", "programs", "failed")
+    return json.dumps(line | {name: said[name] for name in names if name in said})
 
 
 def _bytes(data: bytes | None) -> str:

@@ -18,22 +18,30 @@ Pure reading of one JSON object, and an append-only file. Queueing and running i
     output    address or absolute path: where the outputs go after success, if it holds nobody else's files
     owner     who asks: the same text, the same task
     overwrite true: other files at `output` stay, same names are replaced
-    failed    where the outputs of a failure go: like `output` if that is given, else like `deliver`
+    failed    where the outputs of a failure go: like `output` if that is given, else like `deliver`; true: like `home`
+    home      true, instead of `deliver` or `output`: what a success leaves is held here until the driver has fetched it;
+              "always": also when it leaves nothing
     remotes   names of the rclone remotes that its addresses use
     limit     {"memory": bytes, "cpus": number}: what the system must not let it exceed, if it can
 
 With any of these it is staged by the agent before it may start:
 
-    input     addresses of what goes into $INPUT; a plain path is absolute, and of this machine
+    input     addresses of what goes into $INPUT; a plain path is absolute, and of this machine; or
+              {"uri", "parcel"}: a path of the driver's machine, see `parcels`; it waits until all of that is here;
+              {"uri", "of", "below"}: what lies at `below` in the output of an execution of this worker, if that is still
+              here (see `kept`); else the address, or the parcel if there is one; with "awaited": of one of `after`, which
+              may leave nothing (the keeper adds `nothing`: which did)
     resource  addresses of what goes into $RESOURCE, by way of this machine's cache
     skip      true: it ends at once, well, if a complete output is at `output` already
     output    where the outputs go, when what is there now has to be looked at first (no `overwrite`)
+    check     {"parcel"}: it waits until the driver has said whether its output, which goes to the driver's machine, may be put there
     stage_timeout   seconds for bringing all of it
     remotes   names of the rclone remotes that this needs; it waits until the driver has told about them
     image     the container image that it runs in; the agent makes it present first
     options   words for the container engine's command line
     registry  the registry of the image, and
     login     true: it waits until the driver has told the login of that registry
+    after     executions of this worker: it is staged once all of them have ended well, see `conditions`
     engine    docker, podman, apptainer or singularity: the one to use; absent: the first that answers
 
 Unknown keys are ignored. Texts may carry bytes that are no UTF-8 as surrogate escapes, never NUL.
@@ -113,24 +121,49 @@ def _variables(order: dict[str, Any], name: str) -> dict[str, str]:
     return value
 
 
-HOME = ("output", "owner", "overwrite", "failed", "remotes")
+HOME = ("output", "owner", "overwrite", "failed", "remotes", "home")
 """The keys that say where outputs go, beside `deliver`."""
 
 
 def _home(raw: dict[str, Any]) -> dict[str, Any] | None:
-    """Those of this order; None when there is neither `output` nor `failed`."""
-    if raw.get("output") is None and raw.get("failed") is None:
+    """Those of this order; None when there is none of `output`, `failed` and `home`."""
+    if raw.get("output") is None and raw.get("failed") is None and raw.get("home") is None:
         return None
     found = {name: raw[name] for name in HOME if raw.get(name) is not None}
     for name in ("output", "owner", "failed"):
-        if name in found and not _encoded(found[name], name):
+        if name in found and (name, found[name]) != ("failed", True) and not _encoded(found[name], name):
             raise BadOrder(f"{name} is empty")
-    if "output" not in found and not found["failed"].startswith("/"):
+    if found.get("home", True) not in (True, "always") or (
+        "home" in found and ("output" in found or raw.get("deliver"))
+    ):
+        raise BadOrder("home is true or always, instead of output and deliver")
+    if "output" not in found and not str(found.get("failed", "/")).startswith("/") and found["failed"] is not True:
         raise BadOrder("failed must be an absolute path")
     names = found.get("remotes", [])
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise BadOrder("remotes must be a list of names")
     return found
+
+
+def _check_entry(entry: Any, name: str) -> None:
+    """An address, or an object with one."""
+    if not isinstance(entry, dict) or name == "remotes":
+        _encoded(entry, f"an item of {name}")
+        return
+    for key in ("uri", *(("parcel",) if "parcel" in entry or "of" not in entry else ())):
+        if not _encoded(entry.get(key), f"{key} of an item of {name}"):
+            raise BadOrder(f"{key} of an item of {name} is empty")
+    below = _encoded(entry.get("below", ""), f"below of an item of {name}")
+    if below.startswith("/") or ".." in below.split("/"):
+        raise BadOrder(f"below of an item of {name} leads out of the output")
+
+
+def _ids(value: Any, name: str) -> list[str]:
+    """The keys of a list of executions."""
+    try:
+        return [key_of(each) for each in value]
+    except (ValueError, TypeError) as error:
+        raise BadOrder(f"{name}: {error}") from None
 
 
 def _limits(value: Any) -> dict[str, float]:
@@ -143,8 +176,9 @@ def _limits(value: Any) -> dict[str, float]:
 class Order:
     """One accepted order, checked."""
 
-    __slots__ = ("argv", "base", "box", "cap", "cpu", "cwd", "deliver", "env", "gpus", "grace", "home", "id", "image", "is_staged", "key",
-                 "limit", "memory", "options", "raw", "script", "slots", "task", "timeout")  # fmt: skip
+    __slots__ = ("after", "argv", "base", "box", "cap", "cpu", "cwd", "deliver", "env", "gpus", "grace", "home",
+                 "id", "image", "is_staged", "key", "limit", "memory", "of", "options", "raw", "script", "slots",
+                 "task", "timeout")  # fmt: skip
 
     def __init__(self, raw: dict[str, Any]) -> None:
         self.raw = raw
@@ -176,6 +210,9 @@ class Order:
             if path is not None and not path.startswith("/"):
                 raise BadOrder(f"{name} must be an absolute path")
         self.home = _home(raw)
+        self.after = _ids(raw.get("after") or [], "after")
+        self.of: frozenset[str] = frozenset(self.after)
+        """Executions whose output is to stay here until this one has it."""
         self.timeout = _number(raw, "timeout", 0)
         grace = _number(raw, "grace", 0)
         self.grace = GRACE_S if grace is None else grace
@@ -203,6 +240,7 @@ class Order:
             or "output" in raw
             or bool(raw.get("skip"))
             or raw.get("image") is not None
+            or raw.get("check") is not None
         )
         """Whether the agent has something to do before it may start."""
         if self.is_staged:
@@ -213,10 +251,16 @@ class Order:
             value = raw.get(name, [])
             if not isinstance(value, list):
                 raise BadOrder(f"{name} must be a list of texts")
-            for text in value:
-                _encoded(text, f"an item of {name}")
+            for entry in value:
+                _check_entry(entry, name)
+        entries = [*raw.get("input", []), *raw.get("resource", [])]
+        self.of |= frozenset(_ids([each["of"] for each in entries if isinstance(each, dict) and "of" in each], "of"))
         if raw.get("output") is not None:
             _encoded(raw["output"], "output")
+        if raw.get("check") is not None and not (
+            isinstance(raw["check"], dict) and _encoded(raw["check"].get("parcel"), "check")
+        ):
+            raise BadOrder("check needs a parcel")
         _number(raw, "stage_timeout", 0)
         if raw.get("image") is not None:
             for name in ("image", "registry", "engine"):
@@ -231,6 +275,7 @@ class Order:
             or raw.get("image")
             or raw.get("resource")
             or raw.get("skip")
+            or raw.get("check")
             or (raw.get("output") is not None and not raw.get("overwrite"))
         )
 

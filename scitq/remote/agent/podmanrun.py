@@ -154,6 +154,13 @@ class PodmanRun(Process):
         # One that has not begun yet is not running either, so that it is tried again until our program ends.
         return code == 0
 
+    def stand_back(self, nice: int) -> None:
+        # One that was just started does so already, for podman's programs do. Only root may bring it forward again.
+        code, out, _ = call(["podman", "container", "inspect", "--format", "{{.State.Pid}}", self.name], {})
+        for thread in _threads_below(int(out)) if code == 0 and out.strip().isdecimal() and int(out) > 0 else ():
+            with contextlib.suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, thread, nice)
+
     def _end_others(self) -> None:
         """A program that followed the container for the process before this one would write everything twice."""
         mark = f"{MARK}={self.name}".encode()
@@ -175,6 +182,18 @@ _SILENT = ((os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0), (os.POSIX_SPAWN
 
 def _pids() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def _threads_below(pid: int) -> list[int]:
+    """The threads of a process and of all that came of it: each has a priority of its own."""
+    left, found = [pid], []
+    for each in left:
+        with contextlib.suppress(OSError):
+            for thread in os.listdir(f"/proc/{each}/task"):
+                found.append(int(thread))
+                with open(f"/proc/{each}/task/{thread}/children", "rb") as file:
+                    left += map(int, file.read().split())
+    return found
 
 
 def _is_program(pid: int) -> bool:

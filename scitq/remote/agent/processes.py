@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Collection
 from typing import NamedTuple
 
 _HAS_PROC = os.path.exists("/proc/self/stat")
 _TICK = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 _MATCH_S = 0.5
 
 
@@ -62,6 +64,36 @@ def facts(pid: int) -> Facts | None:
     if len(fields) < 20 or fields[0] in (b"Z", b"X"):
         return None
     return Facts(int(fields[19]) / _TICK, int(fields[1]), int(fields[2]), int(fields[3]))
+
+
+class Use(NamedTuple):
+    """What the processes of a session take: CPU seconds so far, and bytes of memory now (pages that several share count for each)."""
+
+    cpu_s: float
+    memory: int
+
+
+def use(leaders: Collection[int]) -> dict[int, Use]:
+    """What the sessions of these leaders take now. One look at every process; what is gone, or cannot be told, is left out."""
+    found: dict[int, Use] = {}
+    if not _HAS_PROC or not leaders:
+        return found
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            with open(f"/proc/{name}/stat", "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()
+            session = int(fields[3])
+            if session not in leaders:
+                continue
+            # Its own time, and that of its children that it has waited for.
+            cpu_s, pages = sum(map(int, fields[11:15])) / _TICK, int(fields[21])
+        except (OSError, ValueError, IndexError):
+            continue
+        before = found.get(session, Use(0.0, 0))
+        found[session] = Use(before.cpu_s + cpu_s, before.memory + pages * _PAGE)
+    return found
 
 
 def environment(pid: int) -> list[bytes] | None:

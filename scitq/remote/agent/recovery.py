@@ -31,9 +31,17 @@ class Facts:
         self.owed: dict[str, dict[str, Any]] = {}
         self.left: dict[str, tuple[int, float, list[str]]] = {}
         """Process groups that outlived their execution and were being ended: their grace, their control group if any."""
+        self.unwanted: set[str] = set()
+        """Executions that the driver wants to see nothing of, once they are over."""
+        self.failed: set[str] = set()
+        """Of the ended ones, those that did not end well, or whose output did not arrive."""
+        self.left_output: set[str] = set()
+        """Of those that did, the ones whose output was brought somewhere."""
         self.stages: set[str] = set()
         """Executions that the driver was told are being staged."""
         self.acked = 0
+        self.highest = 0
+        """The highest number that an execution ever had here."""
         self.last_exit = 0
         self.is_fresh = False
         """Whether there was no journal at all."""
@@ -41,6 +49,8 @@ class Facts:
     def read(self, at: int, line: dict[str, Any]) -> None:
         """Take in one line of the journal."""
         kind = line.get("k")
+        if type(line.get("id")) is int:
+            self.highest = max(self.highest, line["id"])
         if kind == "start":
             self.started[key_of(line["id"])] = line
         elif kind == "pid":
@@ -55,15 +65,23 @@ class Facts:
             self.started.pop(key, None)
             self.ended[key] = at
             self.last_exit = at + 1
+            if line.get("code") != 0 or line.get("why") not in (None, "exists"):
+                self.failed.add(key)
             if line.get("left"):
                 self.left[key] = (int(line["left"]), float(line["grace"]), line.get("box", []))
             if line.get("collect"):
                 self.owed[key] = {name: line[name] for name in ("id", "deliver", *HOME) if name in line}
+        elif kind == "drop":
+            self.unwanted.add(key_of(line["id"]))
         elif kind == "stage":
             self.stages.add(key_of(line["id"]))
         elif kind == "collected":
             self.owed.pop(key_of(line["id"]), None)
             self.last_exit = at + 1
+            if not line.get("ok"):
+                self.failed.add(key_of(line["id"]))
+            elif not line.get("failed"):
+                self.left_output.add(key_of(line["id"]))
         elif kind == "slots":
             self.slots = int(line["n"])
         elif kind == "acked":
@@ -71,14 +89,18 @@ class Facts:
         elif kind == "carry":
             self.slots = int(line["slots"])
             self.acked = int(line["acked"])
+            self.highest = max(self.highest, int(line.get("highest", 0)))
             for known in line["running"]:
                 key = key_of(known["id"])
                 if key not in self.ended:
                     self.started[key] = {**known, **self.started.get(key, {})}
+            self.unwanted.update(line.get("unwanted", ()))
             for owed in line["owed"]:
                 if key_of(owed["id"]) not in self.ended:
                     self.owed[key_of(owed["id"])] = owed
                     self.ended[key_of(owed["id"])] = at
+                    if owed.get("failed"):
+                        self.failed.add(key_of(owed["id"]))
 
 
 def open_journal(folder: str, slots: int) -> tuple[Journal, Facts]:
@@ -101,7 +123,8 @@ def open_journal(folder: str, slots: int) -> tuple[Journal, Facts]:
         generation = 0 if journal is None else journal.generation + 1
         again = [json.dumps(line) + "\n" for _, line in lines if line.get("k") in ("exit", "collected")]
         carry = {"k": "carry", "running": list(facts.started.values()), "slots": facts.slots, "acked": 0}
-        again.append(json.dumps({**carry, "owed": list(facts.owed.values())}) + "\n")
+        more = {"owed": list(facts.owed.values()), "unwanted": list(facts.unwanted), "highest": facts.highest}
+        again.append(json.dumps({**carry, **more}) + "\n")
         os.close(Journal.create(folder, generation, boot, again).file)
         is_fresh = facts.is_fresh
         facts = Facts(slots)
@@ -148,6 +171,8 @@ def resume(tasks: Tasks, facts: Facts) -> None:
             task = Task({**started, "pid": started.get("pid", -1), "m": time.monotonic()}, slot)
             task.is_adopted = True
             tasks.lost(task)
+    for key in list(facts.unwanted - tasks.running.keys()):
+        tasks.sweep(key)
     for key, (group, grace, box) in facts.left.items():
         if box and Box(box).members():
             tasks.endings.leftovers.end(key, group, grace, Box(box))

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from scitq.fetch.errors import NoSpace
 from scitq.fetch.settings import Settings
+from scitq.remote.agent import entered
 from scitq.remote.agent.collect import empty_trash, to_trash
 from scitq.remote.agent.slots import INPUT, RESOURCE, TEMP, WORK
 
@@ -93,13 +94,18 @@ def bytes_below(folder: str) -> int:
 
 
 def trim(root: str, held: Collection[str]) -> bool:
-    """Take from the oldest folder of an ended execution what is only kept for those who look; False when none is left."""
+    """Take from the oldest folder of an ended execution what is only kept for those who look; False when none is left.
+
+    Where somebody is in it (`entered`) nothing goes."""
     place = os.path.join(root, "exec")
     ended = [os.path.join(place, key) for key in os.listdir(place) if key not in held]
     for folder in sorted(ended, key=_age):
-        gone = [to_trash(root, os.path.join(folder, name)) for name in (WORK, TEMP, INPUT, RESOURCE)]
-        if any(gone):
-            return True
+        kept = [path for name in (WORK, TEMP, INPUT, RESOURCE) if os.path.lexists(path := os.path.join(folder, name))]
+        if kept:
+            with entered.emptying(folder) as may_go:
+                gone = [to_trash(root, path) for path in kept] if may_go else []
+            if any(gone):
+                return True
     return False
 
 

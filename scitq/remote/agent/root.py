@@ -10,7 +10,7 @@ import time
 
 from scitq.remote.agent import VERSION
 
-FOLDERS = ("journal", "slot", "exec", "trash", "stage", "cache")
+FOLDERS = ("journal", "slot", "exec", "trash", "stage", "cache", "blobs", "parcels", "kept")
 LOG_LIMIT = 1 << 20
 
 
@@ -29,7 +29,7 @@ def identity(root: str) -> str:
     with contextlib.suppress(OSError), open(path, encoding="ascii") as file:
         if len(found := file.read().strip()) == 8:
             return found
-    fresh = f"{path}.{os.getpid()}"
+    fresh = f"{path}.{os.getpid()}.{os.urandom(4).hex()}"  # threads of one process may be at it together
     with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as file:
         file.write(os.urandom(4).hex())
     with contextlib.suppress(FileExistsError):
@@ -51,6 +51,15 @@ def lock(root: str, name: str) -> int | None:
     os.ftruncate(held, 0)
     os.pwrite(held, text.encode(), 0)
     return held
+
+
+def is_still(root: str, name: str, held: int) -> bool:
+    """Whether the lock that is held lies there: not so when the folder was deleted, and perhaps made anew by others."""
+    try:
+        there, ours = os.stat(os.path.join(root, name)), os.fstat(held)
+    except OSError:
+        return False
+    return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
 
 
 def is_locked(root: str, name: str) -> bool:

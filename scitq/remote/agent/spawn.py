@@ -119,8 +119,9 @@ class Spawner:
         self.root = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
         self.null = os.open(os.devnull, os.O_RDONLY)
 
-    def start(self, order: Order, slot: Slot, env: dict[str, str]) -> int:
-        """The pid of the new process: leader of its own session and group. Raises CannotSpawn or NoRoom."""
+    def start(self, order: Order, slot: Slot, env: dict[str, str], nice: int = 0) -> int:
+        """The pid of the new process: leader of its own session and group. A container stands back as far as `nice` says,
+        processes are told later. Raises CannotSpawn or NoRoom."""
         argv = order.argv
         if order.script is not None:
             try:
@@ -131,7 +132,7 @@ class Spawner:
         try:
             if order.image is not None:
                 if containers.is_apart(order.image):
-                    said = containers.plan(order, slot, self.identity, env)
+                    said = containers.plan(order, slot, self.identity, env, nice)
                     return containers.spawn(said, order.key, env["SCITQ_JOURNAL"], slot, RESET)
                 argv, env = containers.execute(order, slot, env)
             if order.cwd is None or order.image is not None:

@@ -16,9 +16,9 @@ import json
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Union
 
-from scitq.fetch.errors import BadURI, Collision, FetchError, of_os_error
+from scitq.fetch.errors import BadURI, FetchError, NoSpace, of_os_error
 from scitq.fetch.files import is_temporary, remove
 from scitq.fetch.progress import Progress, Report
 from scitq.fetch.retry import Cancel
@@ -30,35 +30,51 @@ from scitq.remote.agent.cache import Cache, Coming
 from scitq.remote.agent.collect import empty_trash, to_trash
 from scitq.remote.agent.containers import name_of, staged
 from scitq.remote.agent.images import Images, remove_container
+from scitq.remote.agent.joins import check_names, join, move
 from scitq.remote.agent.links import bring_links, can_be_linked, changed_in_place, remember
-from scitq.remote.agent.rooms import kept_bytes, trim, with_room
+from scitq.remote.agent.parcels import Gone, Parcels
+from scitq.remote.agent.rooms import free_bytes, kept_bytes, make_room, reserve_bytes, trim, with_room
 
 if TYPE_CHECKING:
+    from scitq.remote.agent.kept import Kept
     from scitq.remote.agent.registries import Registries
     from scitq.remote.agent.remotes import Remotes
     from scitq.remote.agent.staging import Job
 
 Outcome = dict[str, Any]
+Entry = Union[str, "dict[str, Any]"]
+"""An input or resource of an order: an address, or one with more to be known of it."""
+_CHANGED = (
+    "{shown}: was changed while this task had it, by this task or by another one that ran at the same time. What is sent to a "
+    "worker is shared there and may not be changed: copy to $TEMP what has to be. It was dropped; who needs it next gets it anew."
+)
 
 
 class Site:
     """What the threads share."""
 
     def __init__(
-        self, folder: str, remotes: Remotes, registries: Registries, woken: Callable[[str, Outcome | None], None],
-        held: Callable[[], Collection[str] | None], wanted: Iterable[str],
+        self, folder: str, remotes: Remotes, registries: Registries, parcels: Parcels, kept: Kept,
+        woken: Callable[[str, Outcome | None], None], held: Callable[[], Collection[str] | None], wanted: Iterable[Entry],
     ) -> None:  # fmt: skip
         self.root = folder
         self.remotes = remotes
+        self.parcels = parcels
+        self.kept = kept
         self.images = Images(
             folder, registries, lambda name, failure: woken(name, _failed(failure) if failure else None)
         )
         self.held = held
         """Says which executions are not over; None when the keeper cannot be asked."""
-        names = [str(address) for text in wanted if (address := _read(text))]
+        names = [str(address) for entry in wanted if (address := self._known(entry))]
         self.cache = Cache(
             folder, self.fetch, lambda name, failure: woken(name, _failed(failure) if failure else None), names
         )
+
+    def _known(self, entry: Entry) -> Address | None:
+        if isinstance(entry, str):
+            return _read(entry)
+        return self.parcels.address(entry) if "parcel" in entry else self.kept.address(entry)
 
     def stage(self, job: Job) -> Outcome:
         """Bring everything that it needs, or say why not."""
@@ -76,7 +92,11 @@ class Site:
         except Coming as coming:
             return {"wait": coming.name}
         except (FetchError, OSError) as error:
-            return _failed(error)
+            failed = _failed(error)
+            return {**failed, "note": self.kept.in_words(self.parcels.at_home(failed["note"]))}
+        except Gone as gone:
+            note = f"{gone.name}: what had come of it to this worker was changed or deleted there; it is sent anew"
+            return {"ok": False, "why": "stage_in", "error": "AgentFailed", "note": note}
 
     def _stage(self, job: Job, settings: Settings) -> Outcome:
         home = os.path.join(self.root, "stage", job.key)
@@ -90,7 +110,7 @@ class Site:
         self._of(job, "input", Sources, settings)
         if image is not None:
             image["mounts"] = sorted(
-                {path for name in ("input", "resource") for path in _led_to(os.path.join(home, name))}
+                {path for name in ("input", "resource") for path in led_to(os.path.join(home, name))}
             )
         with open(os.path.join(home, "ready.new"), "w", encoding="ascii") as file:
             json.dump(image, file)
@@ -98,9 +118,21 @@ class Site:
         return _ready(image)
 
     def _of(self, job: Job, name: str, kind: type[Sources], settings: Settings) -> None:
-        addresses = [_absolute(text) for text in job.ask.get(name) or []]
+        entries: list[Entry] = job.ask.get(name) or []
+        addresses = [_absolute(each) if isinstance(each, str) else self._place(each) for each in entries]
         if addresses:
             kind(self, os.path.join(self.root, "stage", job.key, name), addresses, job, settings).bring()
+
+    def _place(self, entry: dict[str, Any]) -> Address:
+        """Where it is on this machine, or can be had: an output that was kept here is not brought again."""
+        if (kept := self.kept.address(entry)) is not None:
+            return kept
+        if "parcel" in entry:
+            return self.parcels.place(entry)
+        address = _absolute(entry["uri"])
+        if address.is_local:  # of the submitting machine: a file of that name here would be another one
+            raise Gone(entry["uri"])
+        return address
 
     def fetch(self, address: Address, folder: str, settings: Settings, job: Job) -> None:
         """Into a folder, with room made for it."""
@@ -113,15 +145,37 @@ class Site:
         with_room(self.root, self._give_way, self._could_give, action, told)
         _drop_ours(folder)
 
+    def make_room(self, wanted_bytes: int) -> None:
+        """For so many bytes that the driver sends; NoSpace when they cannot be had, and then nothing goes."""
+        wanted = wanted_bytes + reserve_bytes(self.root)
+        if free_bytes(self.root) >= wanted:
+            return
+        if free_bytes(self.root) + self._could_give() >= wanted:
+            make_room(self.root, self._give_way, wanted)
+        if free_bytes(self.root) < wanted:
+            raise NoSpace(
+                f"The disk of this worker has no room for {wanted_bytes} bytes more, and nothing that it keeps can give way: "
+                "the rest is in use.", phase="get",
+            )  # fmt: skip
+
+    def clean(self) -> None:
+        """Throw away all that nobody uses or waits for: resources, files that were sent, outputs, work folders of ended executions."""
+        while self._give_way():
+            empty_trash(self.root)
+        empty_trash(self.root)
+
     def _give_way(self) -> bool:
-        if self.cache.evict():
+        if self.cache.evict():  # these can be had again without the submitting machine
             return True
         held = self.held()
-        return held is not None and trim(self.root, held)
+        return held is not None and (self.kept.evict(held) or self.parcels.evict(held) or trim(self.root, held))
 
     def _could_give(self) -> int:
         held = self.held()
-        return self.cache.spare_bytes() + (kept_bytes(self.root, held) if held is not None else 0)
+        kept = 0
+        if held is not None:
+            kept = kept_bytes(self.root, held) + self.parcels.spare_bytes(held) + self.kept.spare_bytes(held)
+        return self.cache.spare_bytes() + kept
 
     def is_coming(self, resource: str) -> bool:
         """Whether some thread is bringing that resource now."""
@@ -150,6 +204,20 @@ class Site:
             )  # fmt: skip
             said += [(each, text) for each in users]
         for shown, path in changed_in_place(os.path.join(self.root, "stage", key, "linked")):
+            if self.kept.is_ours(path):
+                if not self.kept.mend(path):
+                    text = f"{self.kept.in_words(path)}: was changed while this task had it, by this task or by another one."
+                    said.append(
+                        (
+                            key,
+                            f"{text} It is the output of one task and the input of others: copy to $TEMP what has to be.",
+                        )
+                    )
+                continue
+            if self.parcels.is_ours(path):
+                if not self.parcels.mend(path):
+                    said.append((key, self.parcels.at_home(_CHANGED.format(shown=shown))))
+                continue
             text = (
                 f"{shown}: {path} was changed while this task had it as a resource, by this task or by somebody else. It is linked, "
                 "not copied, so the file itself is changed now. Copy to $TEMP what has to be changed."
@@ -160,11 +228,14 @@ class Site:
     def remove(self, key: str) -> None:
         """Take away all that was staged for an execution that is over; with its links, resources may go as well.
 
-        Its container first, if it has one: the folder says that there may be one, also to the next agent.
+        Its container first, if it has one: the folder says that there may be one, also to the next agent. What one that did
+        not end well was given stays in the folder it leaves, for who looks there (`sandbox`), until room is needed.
         """
         if (image := staged(self.root, key)) is not None:
             remove_container(image, name_of(root.identity(self.root), key))
-        to_trash(self.root, os.path.join(self.root, "exec", key, "resource"))
+        self.parcels.over(key)
+        with contextlib.suppress(OSError):
+            os.rename(os.path.join(self.root, "stage", key, "ready"), os.path.join(self.root, "exec", key, "image"))
         to_trash(self.root, os.path.join(self.root, "stage", key))
         empty_trash(self.root)
 
@@ -173,7 +244,7 @@ def _ready(image: Outcome | None) -> Outcome:
     return {"ok": True} if image is None else {"ok": True, "image": image}
 
 
-def _led_to(folder: str) -> Iterator[str]:
+def led_to(folder: str) -> Iterator[str]:
     """Where the links in a folder lead to: a container has to see that, too."""
     for top, folders, names in os.walk(folder):
         for name in (*folders, *names):
@@ -208,17 +279,17 @@ class Sources:
     def bring(self) -> None:
         """Each by itself, then all of them joined in the folder. Two that would write the same file are refused."""
         if not self.may_replace:
-            _check_names(self.addresses)
+            check_names(self.addresses)
         for number, address in enumerate(self.addresses):
             part, done = (f"{self.folder}.{kind}/{number}" for kind in ("part", "done"))
             if not os.path.isdir(done):
                 self._one(address, part)
                 os.makedirs(os.path.dirname(done), mode=0o700, exist_ok=True)
                 os.rename(part, done)
-            _join(done, "", address, self.owners, self.may_replace)
+            join(done, "", address, self.owners, self.may_replace)
         os.makedirs(self.folder, mode=0o700, exist_ok=True)
         for number in range(len(self.addresses)):
-            _move(f"{self.folder}.done/{number}", self.folder)
+            move(f"{self.folder}.done/{number}", self.folder)
         for kind in ("part", "done"):
             with contextlib.suppress(FileNotFoundError):
                 remove(f"{self.folder}.{kind}")
@@ -233,7 +304,10 @@ class Sources:
             self._bring(address, part)
 
     def _linked(self, address: Address, paths: list[str]) -> None:
-        """These files of this machine are what it is given; inputs it may do with as it likes."""
+        """These files of this machine are what it is given; inputs it may do with as it likes. Those that were sent here, or
+        that another task left here, are shared, though: how they are now is written down, and compared when it is over."""
+        if paths and (self.site.parcels.is_ours(paths[0]) or self.site.kept.is_ours(paths[0])):
+            remember(address, paths, os.path.join(os.path.dirname(self.folder), "linked"))
 
     def _bring(self, address: Address, part: str) -> None:
         os.makedirs(part, mode=0o700, exist_ok=True)
@@ -317,58 +391,6 @@ def _absolute(text: str) -> Address:
     if address.is_local and not address.path.startswith("/"):
         raise BadURI(f"{text}: a path that a worker is given must be absolute.", uri=text, phase="parse")
     return address
-
-
-def _check_names(addresses: list[Address]) -> None:
-    """Before anything travels: files of the web say their names, and so do addresses that are given twice."""
-    seen: dict[str, Address] = {}
-    for address in addresses:
-        names = [str(address)]
-        if address.proto in ("http", "https") and not address.actions:
-            names.append(address.name)
-        for name in names:
-            if name in seen:
-                raise _collision(seen[name], address, address.name or str(address))
-            seen[name] = address
-
-
-def _collision(first: Address, second: Address, name: str) -> Collision:
-    return Collision(
-        f"{first.shown} and {second.shown} would both become {name}. Give one of them a folder of its own with |mv:.",
-        uri=second.shown, phase="get",
-    )  # fmt: skip
-
-
-def _join(folder: str, below: str, address: Address, owners: dict[str, Address], may_replace: bool) -> None:
-    """Note what is in a folder that arrived; Collision when an earlier one has it too. Folders are joined."""
-    for entry in os.scandir(folder):
-        name = below + entry.name
-        is_folder = entry.is_dir(follow_symlinks=False)
-        mark = f"{name}/" if is_folder else name
-        if not may_replace and (
-            (not is_folder and (name in owners or f"{name}/" in owners)) or (is_folder and name in owners)
-        ):
-            raise _collision(owners.get(name) or owners[f"{name}/"], address, name)
-        owners.setdefault(mark, address)
-        if is_folder:
-            _join(entry.path, f"{name}/", address, owners, may_replace)
-
-
-def _move(source: str, folder: str) -> None:
-    """Everything in `source` into `folder`; what is there already is replaced, but for folders, which are joined."""
-    try:
-        entries = list(os.scandir(source))
-    except FileNotFoundError:
-        return  # moved before, by an agent that was killed then
-    for entry in entries:
-        target = os.path.join(folder, entry.name)
-        is_folder = entry.is_dir(follow_symlinks=False)
-        if is_folder and os.path.isdir(target) and not os.path.islink(target):
-            _move(entry.path, target)
-            continue
-        if os.path.lexists(target) and (is_folder or os.path.isdir(target)):
-            remove(target)
-        os.rename(entry.path, target)
 
 
 def _failed(error: FetchError | OSError) -> Outcome:

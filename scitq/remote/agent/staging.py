@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from scitq.remote.agent import collect, containers, root
 from scitq.remote.agent.orders import key_of
+from scitq.remote.agent.parcels import BadParcels, Parcels
 from scitq.remote.agent.registries import Registries
 from scitq.remote.agent.remotes import BadRemotes, Remotes
 
@@ -81,6 +82,7 @@ class Staging:
         self.root = agent.folder
         self.remotes = Remotes(agent.folder)
         self.registries = Registries(agent.folder)
+        self.parcels = Parcels(agent.folder, lambda: agent.later(self._begin))
         self.jobs: dict[str, Job] = {}
         self.limited: dict[str, Job] = {}
         """Of these, the ones whose time is limited and not over: few, and looked at in each round."""
@@ -103,6 +105,7 @@ class Staging:
         """A keeper that is new to us, or new: what it wants is staged, whatever else is there is not wanted."""
         wanted = {key_of(ask["id"]) for ask in asks} | set(staged)
         self.over([key for key in self.jobs if key not in wanted])
+        self.parcels.keep(wanted)
         left = [
             key for key in os.listdir(os.path.join(self.root, "stage")) if key not in wanted and key not in self.jobs
         ]
@@ -115,7 +118,7 @@ class Staging:
         for ask in asks:
             job = self.jobs.get(key_of(ask["id"]))
             if job is None:
-                job = self.jobs[key_of(ask["id"])] = Job(ask)
+                job = self.jobs[key_of(ask["id"])] = Job(self._without_kept(ask))
                 job.say = self._sayer(job)
                 self.ready.append(job)
                 if job.left_s is not None:
@@ -123,6 +126,23 @@ class Staging:
             elif job.told is not None:
                 self._tell(job, job.told)
         self._begin()
+
+    def _without_kept(self, ask: dict[str, Any]) -> dict[str, Any]:
+        """An output that is here is not waited for as a parcel. It stays: the execution that wants it is not over.
+
+        What left nothing (the keeper knows) is none. Anything else that was waited for and is not here is missed: see `stagein`.
+        """
+        asked = dict(ask)
+        for kind in ("input", "resource"):
+            entries = ask.get(kind) or []
+            if any(isinstance(entry, dict) and "of" in entry for entry in entries):
+                asked[kind] = [self._without_parcel(entry) for entry in entries if not _is_nothing(ask, entry)]
+        return asked
+
+    def _without_parcel(self, entry: Any) -> Any:
+        if isinstance(entry, dict) and "of" in entry and self.agent.kept.entry(key_of(entry["of"])) is not None:
+            return {name: value for name, value in entry.items() if name != "parcel"}
+        return entry
 
     def _sayer(self, job: Job) -> Callable[[str], None]:
         def say(text: str) -> None:
@@ -151,7 +171,7 @@ class Staging:
         except OSError as error:
             raise BadRemotes(f"remotes: cannot be stored: {error.strerror}") from None
         self._begin()
-        self.agent.folders.remotes_came()
+        self.agent.folders.go_on()
 
     def take_registries(self, said: Any) -> None:
         """The driver's word about registries; BadRemotes when it makes no sense."""
@@ -159,6 +179,21 @@ class Staging:
             self.registries.take(said)
         except OSError as error:
             raise BadRemotes(f"registries: cannot be stored: {error.strerror}") from None
+        self._begin()
+
+    def take_parcels(self, said: Any, lists: Any) -> None:
+        """The driver's word about files of its machine; BadParcels when it makes no sense."""
+        try:
+            self.parcels.take(said, lists)
+        except OSError as error:
+            raise BadParcels(f"parcels: cannot be stored: {error.strerror}") from None
+        self._begin()
+
+    def cannot_come(self, sha: str, error: str, note: str) -> None:
+        """There is no room for a file of the submitting machine: those that wait for it wait in vain."""
+        for job in list(self.jobs.values()):
+            if job.told is None and not job.is_active and self.parcels.wants(job.ask, sha):
+                self._tell(job, {"ok": False, "why": "stage_in", "error": error, "note": note})
         self._begin()
 
     # The work.
@@ -170,7 +205,14 @@ class Staging:
             job = self.ready.popleft()
             if job.is_dropped or job.told is not None:
                 continue
-            if not (self.remotes.has(job.ask.get("remotes") or []) and self.registries.has(job.ask)):
+            if (ending := self.parcels.ending(job.ask)) is not None:
+                self._tell(job, ending)
+                continue
+            if not (
+                self.parcels.has(job.ask)
+                and self.remotes.has(job.ask.get("remotes") or [])
+                and self.registries.has(job.ask)
+            ):
                 waiting.append(job)
                 continue
             job.is_active, job.parked = True, None
@@ -186,8 +228,17 @@ class Staging:
             if self._site is None:
                 from scitq.remote.agent.stagein import Site
 
-                wanted = [text for job in list(self.jobs.values()) for text in job.ask.get("resource") or []]
-                self._site = Site(self.root, self.remotes, self.registries, self._woken, self._held, wanted)
+                wanted = [entry for job in list(self.jobs.values()) for entry in job.ask.get("resource") or []]
+                self._site = Site(
+                    self.root,
+                    self.remotes,
+                    self.registries,
+                    self.parcels,
+                    self.agent.kept,
+                    self._woken,
+                    self.held,
+                    wanted,
+                )
             return self._site
 
     def _work(self, job: Job) -> None:
@@ -247,17 +298,21 @@ class Staging:
         self.limited.pop(job.key, None)
         self.agent.keeper.tell({"staged": {"id": job.id, **outcome}})
 
-    def _held(self) -> set[str] | None:
+    def held(self) -> set[str] | None:
         """From a thread: the executions that are not over, by the keeper's word."""
         told: list[set[str]] = []
         has_come = threading.Event()
 
         def answer(said: dict[str, Any]) -> None:
-            told.append(set(said["held"]))
+            told.append({*said["held"], *said.get("of", ())})
             has_come.set()
 
         self.agent.later(lambda: self.agent.keeper.ask({"held": 1}, answer))
-        return told[0] if has_come.wait(END_S) else None
+        until = time.monotonic() + END_S
+        while not has_come.wait(0.2):
+            if self.agent.folders.is_closing or time.monotonic() > until:
+                return None  # whoever would answer waits for us, or there is no keeper
+        return told[0]
 
     # Time.
 
@@ -317,12 +372,16 @@ class Staging:
 
         self._chores.do_then(self.agent, job, finished)
 
+    def clean(self) -> None:
+        """Throw away what is kept for later, soon."""
+        self._chores.do_then(self.agent, lambda: self.site.clean(), lambda: None)
+
     def progress(self) -> dict[str, list[int | None]]:
         """For each that is being staged: bytes that have come, and in all as far as that is known."""
         found: dict[str, list[int | None]] = {}
         for key, job in self.jobs.items():
             if job.told is None:
-                sizes = list(job.sizes.values())
+                sizes = list({**self.parcels.progress(job.ask), **job.sizes}.values())
                 totals = [total for _, total in sizes]
                 known = None if None in totals or not totals else sum(total or 0 for total in totals)
                 found[key] = [sum(done for done, _ in sizes), known]
@@ -336,7 +395,8 @@ class Staging:
             job.stop()
         with self.idle:
             self.idle.wait_for(lambda: not self.active, END_S)
-        self._remove_containers()
+        if self.agent.is_home():
+            self._remove_containers()
         self.remotes.forget()
         self.registries.forget()
 
@@ -349,6 +409,13 @@ class Staging:
 
                 with contextlib.suppress(Exception):  # the next agent tries again
                     images.remove_container(image, containers.name_of(root.identity(self.root), key), is_over=False)
+
+
+def _is_nothing(ask: dict[str, Any], entry: Any) -> bool:
+    """Whether it is the whole output of an execution that left nothing."""
+    if not isinstance(entry, dict) or not entry.get("awaited") or entry.get("below"):
+        return False
+    return key_of(entry["of"]) in ask.get("nothing", ()) and str(entry["uri"]).startswith("/")
 
 
 def _identity(key: str) -> int | str:

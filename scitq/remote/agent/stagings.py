@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from scitq.remote.agent.tasks import Tasks
 
 _ASKED = ("input", "resource", "output", "owner", "overwrite", "skip", "stage_timeout", "remotes",
-          "image", "options", "registry", "login", "engine")  # fmt: skip
+          "check", "image", "options", "registry", "login", "engine", "nothing")  # fmt: skip
 _WHY = ("stage_in", "stage_timeout")
 
 

@@ -101,10 +101,14 @@ class Task:
         home = self.home or {}
         if is_success and "output" in home:
             return {name: home[name] for name in ("output", "owner", "overwrite", "remotes") if name in home}
+        if is_success and "home" in home:
+            return {"home": True} if has_output or home["home"] == "always" else None
         if is_success:
             return {"deliver": self.deliver} if self.deliver is not None and has_output else None
         if "failed" not in home or not has_output or why not in (None, "timeout", "memory"):
             return None
+        if home["failed"] is True:
+            return {"home": True, "failed": True}
         if "output" not in home:
             return {"deliver": home["failed"], "failed": True}
         more: dict[str, Any] = {name: home[name] for name in ("owner", "remotes") if name in home}

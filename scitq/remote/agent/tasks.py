@@ -6,6 +6,7 @@ the slot's files are used again. The loop around this is `keeper`; ending by for
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -13,17 +14,21 @@ from collections import deque
 from typing import Any
 
 from scitq.remote.agent import containers, lines, machine, processes, root
+from scitq.remote.agent.conditions import Conditions
 from scitq.remote.agent.endings import Endings
 from scitq.remote.agent.journal import Journal
 from scitq.remote.agent.limits import Limits
 from scitq.remote.agent.lines import Exit
 from scitq.remote.agent.orders import Order, key_of
-from scitq.remote.agent.slots import Slot, has_output
+from scitq.remote.agent.polite import Polite
+from scitq.remote.agent.slots import Slot, discard, has_output
 from scitq.remote.agent.spawn import RESET, CannotSpawn, NoRoom, Spawner, environment, own_base
 from scitq.remote.agent.stagings import Stagings
 from scitq.remote.agent.task import Task
 
 INLINE_BYTES = 16 << 10
+FULL_BYTES = 1 << 20
+"""A disk with less room than this is full for most programs."""
 PAUSE_S = 1.0
 """For how long nothing is started after this machine could not make a folder or a process."""
 
@@ -45,8 +50,12 @@ class Tasks:
         """Offset of the exit line of every execution that ended in a retained segment, oldest first."""
         self.owed: dict[str, dict[str, Any]] = facts.owed
         """Exits whose output the agent must still collect."""
+        self.unwanted: set[str] = facts.unwanted
+        """Executions that nobody wants to see the folder of once they are over."""
         self.left: list[dict[str, Any]] = []
         """Successes that left a folder, not yet told to the agent."""
+        self.highest: int = facts.highest
+        """The highest number that an execution ever had here: no other one may get one up to it."""
         self.acked: int = facts.acked
         self.noted_ack: int = facts.acked
         self.last_exit: int = facts.last_exit
@@ -68,14 +77,23 @@ class Tasks:
         self.endings = Endings(self)
         self.limits = Limits(journal.id)
         self.stagings = Stagings(self)
+        self.conditions = Conditions(self, facts.failed, facts.left_output)
+        self.polite = Polite(self)
 
     def is_known(self, key: str) -> bool:
         """Whether an order of this id was taken before."""
         return key in self.queue or key in self.running or key in self.ended
 
     def enqueue(self, order: Order, *, is_told: bool = False) -> None:
-        """Queue a new order: to be started when there is room, or to be staged first."""
+        """Queue a new order: to be started when there is room, or to wait for others, or to be staged first."""
         self.queue[order.key] = order
+        if type(order.id) is int and order.id > self.highest:
+            self.highest = order.id
+        if not order.after or self.conditions.take(order):
+            self.go_on(order, is_told=is_told)
+
+    def go_on(self, order: Order, *, is_told: bool = False) -> None:
+        """An order of the queue that waits for no other."""
         if order.is_staged:
             self.stagings.take(order, is_told=is_told)
         else:
@@ -85,7 +103,7 @@ class Tasks:
 
     def launch(self, may_start: bool = True) -> bool:
         """Start what fits, in order of arrival; then everything due is in the journal. False: the disk is full."""
-        while may_start and self.queue and not self._is_pausing():
+        while may_start and self.queue and self.polite.why is None and not self._is_pausing():
             batch = self._next_batch()
             if not batch:
                 break
@@ -182,7 +200,8 @@ class Tasks:
         try:
             if order.is_staged:
                 self.stagings.place(order, slot)
-            task.pid = self.spawner.start(order, slot, environment(order, slot, self.base, self.journal.id, cpu))
+            env = environment(order, slot, self.base, self.journal.id, cpu)
+            task.pid = self.spawner.start(order, slot, env, self.polite.nice)
         except CannotSpawn as error:
             self._finish(task, Exit(error.code, None, "spawn", error.note, None))
             return
@@ -196,6 +215,7 @@ class Tasks:
             return
         self.reserved.pop(slot.number, None)
         self.started += 1
+        self.polite.stand_back(task.pid)
         self.running[task.key] = self.pids[task.pid] = task
         self.journal.add(lines.pid_line(task))
         if task.timeout is not None:
@@ -290,6 +310,8 @@ class Tasks:
             end.run = max(0.0, now - task.m)
         if task.box is not None:
             self._judge(task, end)
+        if has_run and end.code and end.why is None and end.note is None and _is_full(slot.folder):
+            end.note = "its worker's disk was full when it ended"  # what it said of that itself may have found no room
         is_alone = (
             not has_run or task.is_apart or not self.endings.leftovers.of(task, self.pids.keys(), self.running.keys())
         )
@@ -298,8 +320,15 @@ class Tasks:
         end.is_kept = not (is_alone and is_whole) or slot.is_given
         if not end.is_kept and has_run and not slot.is_untouched():
             end.is_kept = not slot.is_empty()
-        if has_run and task.home is not None and end.is_success and "output" in task.home:
+        if (
+            has_run
+            and task.home is not None
+            and end.is_success
+            and ("output" in task.home or task.home.get("home") == "always")
+        ):
             end.is_kept = True  # an empty one is brought home, too: the list of its files says so
+        if has_run and task.image is not None and not end.is_success:
+            end.is_kept = True  # its folder says what its container was, to who wants to see what went wrong
         if end.is_kept:
             end.goes = task.goes(end.is_success, end.why, has_output(slot.folder))
             try:
@@ -319,6 +348,9 @@ class Tasks:
             self.left.append(self.owed[task.key])
         elif end.is_kept and end.is_success:
             self.left.append({"id": task.id, "inline": end.o is not None and end.e is not None})
+        if end.goes is None or not end.is_success:
+            self.conditions.ended(task.key, end.is_success)
+        self.sweep(task.key)
         if task.is_staged and not has_run:
             slot.close()  # some of what was staged for it lies there: the next one gets a fresh folder
         self._free(slot)
@@ -330,6 +362,13 @@ class Tasks:
             root.say(self.folder, "keeper", f"execution {task.key}: {problem}")
         if end.why == "memory":
             task.why = end.why  # a part of it is gone: what is left of it is ended
+
+    def sweep(self, key: str) -> None:
+        """It is over, and if it brought something home that is done: what nobody wants to see goes."""
+        if key in self.unwanted and key not in self.owed:
+            self.unwanted.discard(key)
+            with contextlib.suppress(OSError):
+                discard(f"exec/{key}")
 
     @staticmethod
     def _read_streams(task: Task, end: Exit) -> bool:
@@ -364,6 +403,7 @@ class Tasks:
     ) -> None:
         """The exit line of an order that gets no process."""
         self.record(lines.never_ran(identity, why, code, note, more), time.monotonic(), key)
+        self.conditions.ended(key, why == "exists")
 
     def refuse(self, identity: Any, key: str, note: str) -> None:
         """An order that cannot be right, but has an id: it ends at once."""
@@ -383,6 +423,13 @@ class Tasks:
             self.is_urgent = True
             self.left.append(self.owed[key])
 
+    def drop(self, key: str) -> None:
+        """Nobody wants to see what an execution leaves that is being ended."""
+        if (key in self.running or key in self.owed) and key not in self.unwanted:
+            self.unwanted.add(key)
+            self.journal.add(json.dumps({"k": "drop", "id": key}))
+            self.is_urgent = True
+
     def recall(self, identity: Any, key: str) -> None:
         """Give an execution back that has not started, and never start it; one that has goes on."""
         if key not in self.running and key not in self.ended:
@@ -391,9 +438,9 @@ class Tasks:
 
     def stop_all(self) -> None:
         """Give back what is queued, end what runs."""
-        for key, order in list(self.queue.items()):
+        while self.queue:
+            key, order = self.queue.popitem()  # the last first: who waits for another one comes after it
             self.never_ran(order.id, key, "unstarted", None, "the agent was stopped")
-        self.queue.clear()
         self.waiting.clear()
         for task in list(self.running.values()):
             if task.why is None:
@@ -405,6 +452,8 @@ class Tasks:
         """The agent has delivered an output folder, or cannot."""
         if self.owed.pop(key_of(said["id"]), None) is not None:
             self.record(lines.collected(said), time.monotonic())
+            self.conditions.ended(key_of(said["id"]), bool(said["ok"]) and not said.get("failed"), has_left=True)
+            self.sweep(key_of(said["id"]))
 
     def where(self, key: str) -> dict[str, Any]:
         """State and place of an execution, at this moment."""
@@ -419,13 +468,25 @@ class Tasks:
         waiting = {**dict.fromkeys(self.queue, "queued"), **dict.fromkeys(self.stagings.open, "staging")}
         states = {**waiting, **dict.fromkeys(self.running, "running"), **dict.fromkeys(self.owed, "collecting")}
         ends = {"journal": self.journal.id, "base": self.journal.segments[0], "end": self.journal.tail}
+        if any(order.of for order in self.queue.values()):
+            ends["of"] = sorted(set().union(*(order.of for order in self.queue.values())))
+        if self.polite.asked:
+            ends["polite"] = {"asked": self.polite.asked, "why": self.polite.why}
         ends |= {"slots": self.slots, "last_exit": self.last_exit, "acked": self.acked}
+        ends["highest"] = self.highest
         return {"held": states, **ends, **self.limits.told()}
+
+    def leaders(self) -> dict[str, int]:
+        """The processes of what runs, but for what runs in containers that are not among our own."""
+        return {key: task.pid for key, task in self.running.items() if task.pid > 0 and not task.is_apart}
 
     def carried(self) -> list[str]:
         """The head of a new segment: what is live and told nowhere else once the old segments are gone."""
         running = [task.facts() for task in self.running.values()]
-        more = {"owed": list(self.owed.values()), "slots": self.slots, "acked": self.acked}
+        more: dict[str, Any] = {"owed": list(self.owed.values()), "slots": self.slots, "acked": self.acked}
+        more["highest"] = self.highest
+        if self.unwanted:
+            more["unwanted"] = list(self.unwanted)
         return [json.dumps({"k": "carry", "running": running, **more}) + "\n"]
 
     def forget_before(self, base: int) -> None:
@@ -435,3 +496,12 @@ class Tasks:
                 break
             if key not in self.owed:
                 del self.ended[key]
+                self.conditions.forget(key)
+
+
+def _is_full(folder: str) -> bool:
+    try:
+        disk = os.statvfs(folder)
+    except OSError:
+        return False
+    return disk.f_bavail * disk.f_frsize < FULL_BYTES
