@@ -10,6 +10,7 @@
 | folders | refuses network and synchronised folders |
 | lease | who drives the file |
 | snapshot | backup of the live file |
+| keep, sweeping | purge, daily backups, what nobody needs any more in the file and beside it |
 | faults | which of our errors an SQLite error is |
 | schema, and one module per family of tables | the content |
 

@@ -14,7 +14,7 @@ import apsw
 from scitq.errors import UnknownBatch
 from scitq.events import EventKind
 from scitq.states import RECALLABLE, Halt, TaskState, Wanted
-from scitq.store import journal, query, tasks
+from scitq.store import journal, query, recruiters, tasks
 from scitq.task import BatchId, ExecutionId
 
 
@@ -83,7 +83,15 @@ def delete(db: apsw.Connection, now_ms: int, name: str) -> list[ExecutionId]:
     """
     batch = known(db, name)
     gone = tasks.delete(db, now_ms, [id for (id,) in query.rows(db, "select id from task where batch = ?", (batch,))])
-    db.execute("update worker set batch = null where batch = ?", (batch,))
+    # A worker that a recruiter had brought there goes back to where its user had it.
+    home = "settings ->> '$.home.batch'"
+    db.execute(f"update worker set settings = json_remove(settings, '$.home') where {home} = ?", (batch,))
+    db.execute(
+        f"""update worker set batch = {home}, concurrency = coalesce(settings ->> '$.home.concurrency', concurrency),
+        settings = json_remove(settings, '$.home') where batch = ?""",
+        (batch,),
+    )
+    recruiters.delete(db, batch)
     db.execute("delete from counter where batch = ?", (batch,))
     db.execute("delete from batch where id = ?", (batch,))
     return gone

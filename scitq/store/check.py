@@ -11,6 +11,7 @@ import apsw
 
 from scitq.states import BAD, LIVE, UNPLACED, TaskState
 from scitq.store import logs, query
+from scitq.store.schema6 import whole
 
 _LIVE = ",".join(str(int(state)) for state in sorted(LIVE))
 _BAD = ",".join(str(int(state)) for state in sorted(BAD))
@@ -75,6 +76,41 @@ _QUESTIONS: tuple[tuple[str, str], ...] = (
         (select task, dst, max(id) from journal where kind = 0 group by task) j on j.task = task.id where j.dst <> task.state""",
     ),
 )
+# What triggers keep of money must be what adding it up gives.
+_SUMS: tuple[tuple[str, str], ...] = (
+    (
+        "what worker {0} cost for batch {1} is kept wrongly",
+        """select coalesce(s.worker, e.worker), coalesce(s.batch, e.batch) from
+        (select worker, batch, amount - gone as amount from spent) s full join
+        (select execution.worker, task.batch, sum(cost) as amount
+          from execution join task on task.id = execution.task where cost is not null group by execution.worker, task.batch) e
+        on s.worker = e.worker and s.batch = e.batch where coalesce(s.amount, 0) <> coalesce(e.amount, 0)""",
+    ),
+    (
+        "what worker {0}, which is gone, cost is not the sum of its parts",
+        """select rental.worker from rental where ended is not null
+        and coalesce(cost, 0) <> (select coalesce(sum(amount + idle), 0) from spent where spent.worker = rental.worker)""",
+    ),
+    (
+        "worker {0} has run, and what was left of it is kept as if it was gone",
+        "select worker from rental join spent using (worker) where ended is null and idle > 0",
+    ),
+    (
+        "what worker {0}, which is gone, cost is not what its prices give",
+        f"""select rental.worker from rental where ended is not null and abs(cost - max(coalesce({whole("ended")}, 0),
+        (select coalesce(sum(amount), 0) from spent where spent.worker = rental.worker))) > 1""",
+    ),
+    (
+        "worker {0} has no price, or more than one at a time",
+        """select rental.worker from rental where price is not null and 1 <> (
+        select count(*) from tariff where tariff.worker = rental.worker and until is null)""",
+    ),
+)
+
+
+def wrong_sums(db: apsw.Connection) -> list[str]:
+    """What is kept wrongly of what things cost."""
+    return [sentence.format(*row) for sentence, question in _SUMS for row in query.rows(db, f"{question} limit 20")]
 
 
 def check(db: apsw.Connection, side: Path) -> list[str]:
@@ -91,6 +127,7 @@ def check(db: apsw.Connection, side: Path) -> list[str]:
     ]
     for sentence, question in _QUESTIONS:
         problems += [sentence.format(*row) for row in query.rows(db, f"{question} limit 20")]
+    problems += wrong_sums(db)
     problems += _missing_logs(db, side)
     return problems
 

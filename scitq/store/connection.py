@@ -22,7 +22,7 @@ from typing import TypeVar
 import apsw
 
 from scitq.errors import BadInput, Closed, NotAStateFile, ScitqError, StateFileError, StateFileReadOnly
-from scitq.store import folders, forks, guard, migrate
+from scitq.store import folders, forks, guard, migrate, moved
 from scitq.store.bell import Bell, Listener
 from scitq.store.faults import busy, explain, full
 from scitq.store.locks import FileLock
@@ -77,6 +77,7 @@ class Store:
         self.schema = schema
         self.version = schema.version
         self.read_only = False
+        self.is_mover = False  # it takes the file elsewhere, or back: what keeps others from writing is its own doing
         self.closed = False
         self._is_forked = False
         self._refusal: StateFileError | None = None  # why this store does not write
@@ -141,6 +142,28 @@ class Store:
         if db is None:
             db = self._local.db = self.connect_reader()
         return db
+
+    def replace_by(self, source: Path) -> None:
+        """Take the whole content of another file of this schema, in one transaction: killed before its end, nothing has changed."""
+        assert self._lock is not None
+        if not self._lock.acquire_within(OPEN_S):
+            raise busy(self.path, self._lock.holder())
+        try:
+            theirs = apsw.Connection(str(source), flags=apsw.SQLITE_OPEN_READONLY)
+            mine = connect(self.path, read_only=False)
+            try:
+                mine.pragma("synchronous", "FULL")
+                with mine.backup("main", theirs, "main") as copying:
+                    while not copying.done:
+                        copying.step(-1)
+            finally:
+                mine.close(True)
+                theirs.close(True)
+        except apsw.Error as error:
+            raise explain(error, self.path) from error
+        finally:
+            self._lock.release()
+        self.ring()
 
     def connect_reader(self) -> apsw.Connection:
         """Another read-only connection, for one thread. It ends when nobody refers to it any more, or with the store."""
@@ -331,7 +354,9 @@ class Store:
             raise Closed(f"{self.path} was closed.", path=self.path)
 
     def _check(self, db: apsw.Connection) -> None:
-        """Inside each write transaction: another process may have migrated the file under us."""
+        """Inside each write transaction: another process may have migrated the file under us, or moved it elsewhere."""
+        if not self.is_mover and (there := moved.found(db)) is not None:
+            raise there.refusal(self.path.name)
         version = migrate.pragma(db, "user_version")
         if version == self.version:
             return

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import apsw
 
-from scitq.states import Halt, Outcome, Stage, TaskState, Wanted
+from scitq.offers import RENTED
+from scitq.states import Halt, JobState, Outcome, Stage, TaskState, Wanted
 from scitq.store import cache, listing, logs, manifests, query, tasks, workers
-from scitq.task import Assignment, ExecutionId, ExecutionRow, Spec, TaskId, raised_of
+from scitq.task import Assignment, BatchId, ExecutionId, ExecutionRow, PendingTask, Spec, TaskId, raised_of
 from scitq.verdict import End, judge
 from scitq.worker import Load, WorkerId
 
@@ -26,7 +27,10 @@ _COLUMNS = """execution.id, execution.task, worker.name, execution.attempt, exec
   from execution left join worker on worker.id = execution.worker"""
 
 
+# The part of an execution that its worker was at, by what its task's state was.
+STAGES = {TaskState.STAGING: Stage.STAGE_IN, TaskState.COLLECTING: Stage.COLLECT}
 _SUCCEEDED, _RUN = int(Outcome.SUCCEEDED), int(Stage.RUN)
+_RENTED = ",".join(str(int(state)) for state in sorted(RENTED))
 # How a command that gave 0 ended well: by itself; or it did not run, because its output was there already.
 _GOOD = (None, "exists")
 # An execution that never ran: the program is not there, or the disk is full. Another worker may have the one or the other.
@@ -82,8 +86,13 @@ class Ending(NamedTuple):
     run_s: float | None
 
 
-def begin(db: apsw.Connection, now_ms: int, assignments: Sequence[Assignment]) -> list[Order]:
-    """Write placement's decisions down: one live execution each. A task that is not pending any more is passed over."""
+def begin(
+    db: apsw.Connection, now_ms: int, assignments: Sequence[Assignment], *, state: TaskState = TaskState.PENDING
+) -> list[Order]:
+    """Write placement's decisions down: one live execution each. A task that is not pending any more is passed over.
+
+    With `state` WAITING it is given to the worker that holds what it waits for: see `conditions`.
+    """
     orders = []
     for task, worker, slots, memory, gpus in assignments:
         found = query.row(
@@ -91,20 +100,31 @@ def begin(db: apsw.Connection, now_ms: int, assignments: Sequence[Assignment]) -
             f"""insert into execution(task, worker, slots, memory, gpus, assigned, attempt)
             select id, ?2, ?4, ?5, ?6, ?3, 1 + (select count(*) from execution
               where task = ?1 and outcome is not {int(Outcome.RECALLED)}) from task
-            where id = ?1 and state = {int(TaskState.PENDING)} returning id""",
-            (task, worker, now_ms, slots, memory, json.dumps(gpus) if gpus else None),
+            where id = ?1 and state = ?7 returning id""",
+            (task, worker, now_ms, slots, memory, json.dumps(gpus) if gpus else None, int(state)),
         )
         if found is None:
             continue
         spec, context, raised = query.one(
             db,
-            f"""update task set state = {int(TaskState.ASSIGNED)}, execution = ?, changed = ?, reason = null where id = ?
+            f"""update task set state = {int(TaskState.ASSIGNED)}, execution = ?, changed = ?, reason = null, unmet = 0 where id = ?
             returning spec, context, raised""",
             (found[0], now_ms, task),
         )
         spec = listing.spec_of(spec) if raised is None else raised_of(raised).applied(listing.spec_of(spec))
         orders.append(Order(ExecutionId(found[0]), task, WorkerId(worker), spec, context, slots, gpus))
     return orders
+
+
+def conditions(db: apsw.Connection, task: TaskId, worker: WorkerId) -> list[ExecutionId]:
+    """The live executions of a worker that must succeed before it may begin a task: of what the task requires."""
+    rows = query.rows(
+        db,
+        """select execution.id from requirement join execution on execution.task = requirement.parent and ended is null
+        where requirement.child = ? and execution.worker = ? order by execution.id""",
+        (task, worker),
+    )
+    return [ExecutionId(id) for (id,) in rows]
 
 
 def unstarted(db: apsw.Connection, worker: WorkerId) -> list[Order]:
@@ -178,6 +198,11 @@ def is_live(db: apsw.Connection, execution: ExecutionId) -> bool:
     return query.row(db, "select 1 from execution where id = ? and ended is null", (execution,)) is not None
 
 
+def is_of(db: apsw.Connection, execution: ExecutionId, worker: WorkerId) -> bool:
+    """Whether an execution is this worker's. Another copy of the file may have given its number to another one, elsewhere."""
+    return query.row(db, "select 1 from execution where id = ? and worker = ?", (execution, worker)) is not None
+
+
 def live(db: apsw.Connection, worker: WorkerId) -> dict[ExecutionId, TaskState]:
     """The live executions of a worker with the states of their tasks."""
     rows = query.rows(
@@ -218,6 +243,10 @@ class Glance(NamedTuple):
     has_unkeyed: bool  # of some success it was not looked yet what it is the answer to
     has_waiters: bool  # some task waits for an equal one
     has_twins: bool  # what a task waited for, being equal, is over
+    has_jobs: bool  # some job has not ended
+    watched_ms: int  # until when somebody looks at workers
+    has_rentals: bool  # some machine exists at its provider, or may
+    is_hiring: bool  # some recruiter may rent machines
 
 
 def glance(db: apsw.Connection) -> Glance:
@@ -234,7 +263,11 @@ def glance(db: apsw.Connection) -> Glance:
               where state = {int(TaskState.PENDING)} and n > 0 and halt = {int(Halt.GO)}),
             (select min(not_before) from task where not_before is not null),
             {cache.HAS_WANTED}, {cache.HAS_UNKEYED},
-            {cache.HAS_WAITERS}, {cache.HAS_TWINS}
+            {cache.HAS_WAITERS}, {cache.HAS_TWINS},
+            exists(select 1 from job where state in ({int(JobState.PENDING)}, {int(JobState.RUNNING)})),
+            coalesce((select v from meta where k = 'watched'), 0),
+            exists(select 1 from rental where state in ({_RENTED})),
+            exists(select 1 from recruiter where provider is not null)
             from lead""",
         )
     )
@@ -288,9 +321,10 @@ def staging(db: apsw.Connection, at_ms: int, execution: ExecutionId) -> None:
     )
 
 
-def exited(db: apsw.Connection, now_ms: int, end: Exit) -> bool:
+def exited(db: apsw.Connection, now_ms: int, end: Exit, worker: WorkerId | None = None) -> bool:
     """The command ended. Ends the execution, unless its log or its output has still to come home; returns whether it ended.
 
+    It is `worker` that says so: of an execution at another one (whose number it has from another copy of the file) it says nothing.
     An end is never recorded before every byte that it announces is here (DESIGN.md §7).
     """
     log_due = end.output is None or end.error is None
@@ -303,12 +337,13 @@ def exited(db: apsw.Connection, now_ms: int, end: Exit) -> bool:
         """update execution set exit_code = ?, signal = ?, why = ?, detail = ?, run_s = ?, cpu_s = ?, peak_memory = ?,
         read_bytes = ?, written_bytes = ?, log_due = ?, collect_due = ?,
         started = coalesce(started, max(assigned, ?12)), outcome = ?14, stage = ?15,
-        ended = max(?13, assigned, coalesce(started, ?12)) where id = ?16 and ended is null returning task, wanted""",
+        ended = max(?13, assigned, coalesce(started, ?12)) where id = ?16 and ended is null and worker = coalesce(?17, worker)
+        returning task, wanted""",
         (
             end.code, end.signal, end.why, end.note, end.run_s, end.cpu_s, end.peak_memory_bytes,
             end.read_bytes, end.written_bytes,
             log_due, end.collecting, now_ms - int(1000 * (end.run_s or 0)),
-            now_ms if success else None, _SUCCEEDED if success else None, _RUN if success else None, end.execution,
+            now_ms if success else None, _SUCCEEDED if success else None, _RUN if success else None, end.execution, worker,
         ),
     )  # fmt: skip
     if found is None:
@@ -388,7 +423,7 @@ def collected(
     row = query.row(db, "select collect_due from execution where id = ? and ended is null", (execution,))
     if row is None or not row[0]:
         return False
-    db.execute("update execution set collect_due = 0 where id = ?", (execution,))
+    db.execute("update execution set collect_due = 0, held = null where id = ?", (execution,))
     if manifest is not None:
         manifests.put(db, execution, *manifest)
     if problem is not None and is_failed:
@@ -435,7 +470,7 @@ def finish(
     found = query.row(
         db,
         """update execution set ended = max(?, assigned, coalesce(started, 0)), outcome = ?, stage = ?, detail = ?,
-        log_due = 0, collect_due = 0
+        log_due = 0, collect_due = 0, held = null
         where id = ? and ended is null returning task, wanted, worker, coalesce(exit_code, 128 + signal)""",
         (now_ms, int(outcome), None if stage is None else int(stage), detail, execution),
     )
@@ -527,6 +562,47 @@ def of_task(db: apsw.Connection, task: TaskId) -> list[ExecutionRow]:
     return [_execution(row) for row in rows]
 
 
+def newest(
+    db: apsw.Connection,
+    limit: int,
+    *,
+    tasks: Collection[int] | None = None,
+    batch: str | None = None,
+    outcomes: Sequence[Outcome | None] | None = None,
+) -> list[ExecutionRow]:
+    """The newest attempts, the newest first: of those tasks, of a batch, with one of those outcomes (None: live)."""
+    sql, given = f"select {_COLUMNS}", []
+    if batch is not None:
+        sql += " join task on task.id = execution.task join batch on batch.id = task.batch"
+    conditions: list[str] = []
+    if tasks is not None:
+        conditions.append("execution.task in (select value from json_each(?))")
+        given.append(json.dumps([int(one) for one in tasks]))
+    if batch is not None:
+        conditions.append("batch.name = ?")
+        given.append(batch)
+    if outcomes is not None:
+        # Those that have not ended have no outcome.
+        conditions.append("coalesce(execution.outcome, -1) in (select value from json_each(?))")
+        given.append(json.dumps([-1 if one is None else int(one) for one in outcomes]))
+    where = f" where {' and '.join(conditions)}" if conditions else ""
+    return [
+        _execution(row) for row in query.rows(db, f"{sql}{where} order by execution.id desc limit ?", (*given, limit))
+    ]
+
+
+def find(db: apsw.Connection, execution: int) -> ExecutionRow | None:
+    """One attempt; None when there is none of that number."""
+    row = query.row(db, f"select {_COLUMNS} where execution.id = ?", (execution,))
+    return _execution(row) if row else None
+
+
+def worker_of(db: apsw.Connection, execution: int) -> int | None:
+    """The number of the worker of an attempt; None when it took another's result."""
+    row = query.row(db, "select worker from execution where id = ?", (execution,))
+    return None if row is None else row[0]
+
+
 def spec_of(db: apsw.Connection, execution: ExecutionId) -> Spec | None:
     """What an execution ran, which may have been edited since; None when it is gone."""
     row = query.row(
@@ -536,6 +612,90 @@ def spec_of(db: apsw.Connection, execution: ExecutionId) -> Spec | None:
         (execution,),
     )
     return None if row is None else listing.spec_of(row[0])
+
+
+def held(db: apsw.Connection, worker: WorkerId) -> list[ExecutionRow]:
+    """The live executions of a worker, oldest first."""
+    rows = query.rows(
+        db, f"select {_COLUMNS} where execution.worker = ? and ended is null order by execution.id", (worker,)
+    )
+    return [_execution(row) for row in rows]
+
+
+def run_times(db: apsw.Connection, sample: int = 20_000) -> dict[int | None, float]:
+    """The mean time that the latest successes of each batch ran; under None, of all of them."""
+    rows = query.rows(
+        db,
+        f"""select task.batch, avg(run_s), count(*) from execution join task on task.id = execution.task
+        where execution.id > (select max(id) from execution) - ? and outcome = {_SUCCEEDED} and run_s is not null
+        group by task.batch""",
+        (sample,),
+    )
+    found: dict[int | None, float] = {batch: mean for batch, mean, _ in rows}
+    if rows:
+        found[None] = sum(mean * count for _, mean, count in rows) / sum(count for *_, count in rows)
+    return found
+
+
+def holdings(db: apsw.Connection, worker: WorkerId) -> list[tuple[TaskId, int, int]]:
+    """What a worker holds: task, batch, and slots that it takes or will take."""
+    rows = query.rows(
+        db,
+        """select task.id, task.batch, slots from execution join task on task.id = execution.task
+        where execution.worker = ? and ended is null and collect_due = 0""",
+        (worker,),
+    )
+    return [(TaskId(task), batch, slots) for task, batch, slots in rows]
+
+
+def holders(db: apsw.Connection, ids: Collection[int]) -> list[tuple[TaskId, str]]:
+    """The tasks of these executions, as far as they live, and the names of the workers that hold them; in the tasks' order."""
+    rows = query.rows(
+        db,
+        """select execution.task, worker.name from execution join worker on worker.id = execution.worker
+        where execution.ended is null and execution.id in (select value from json_each(?)) order by execution.task""",
+        (json.dumps(sorted(ids)),),
+    )
+    return [(TaskId(task), name) for task, name in rows]
+
+
+def of_silent(db: apsw.Connection, silent: Sequence[WorkerId], limit: int) -> list[PendingTask]:
+    """Tasks that some workers hold, as if they were in the queue; not those that are to end there anyway."""
+    found = []
+    for worker in silent:
+        rows = query.rows(
+            db,
+            f"""select task.id, task.batch, task.priority, task.need, task.raised ->> '$.avoid'
+            from execution join task on task.id = execution.task join batch on batch.id = task.batch
+            where execution.worker = ? and ended is null and wanted <> {int(Wanted.STOPPED)} and hold = 0
+            and halt = {int(Halt.GO)} order by task.priority desc, task.id limit ?""",
+            (worker, limit),
+        )
+        kinds = listing.needs(db) if any(kind for *_, kind, _ in rows) else {0: (None, None)}
+        found += [
+            PendingTask(TaskId(id), BatchId(batch), priority, kinds[kind][0], avoid=tuple(json.loads(avoid or "[]")))
+            for id, batch, priority, kind, avoid in rows
+        ]
+    return found
+
+
+def give_up(db: apsw.Connection, now_ms: int, task: TaskId) -> None:
+    """The live execution of a task is lost, for its worker has been silent for too long."""
+    row = query.row(
+        db,
+        """select execution.id, worker.name, task.state from execution join task on task.id = execution.task
+        left join worker on worker.id = execution.worker where execution.task = ? and ended is null""",
+        (task,),
+    )
+    if row is not None:
+        stage = STAGES.get(TaskState(row[2]), Stage.RUN)
+        finish(db, now_ms, ExecutionId(row[0]), Outcome.LOST, stage, f"its worker {row[1]} was silent for too long")
+
+
+def is_discarded(db: apsw.Connection, execution: ExecutionId) -> bool:
+    """Nobody wants to know any more how an execution ended: it was lost, or this file never knew of it."""
+    row = query.row(db, "select outcome from execution where id = ?", (execution,))
+    return row is None or row[0] == Outcome.LOST
 
 
 def latest(db: apsw.Connection, task: TaskId) -> ExecutionRow | None:

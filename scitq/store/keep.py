@@ -27,7 +27,7 @@ import apsw
 from scitq.errors import BadInput, ScitqError
 from scitq.events import EventKind
 from scitq.states import FINAL, TaskState
-from scitq.store import cache, journal, logs, query
+from scitq.store import cache, journal, logs, query, sweeping
 from scitq.store.snapshot import backup
 
 if TYPE_CHECKING:
@@ -291,7 +291,8 @@ def _do_chores(store: Store, mine: _Chores, now_s: float, has_backup_due: bool) 
         if has_backup_due:
             if daily_backup(store, now_s) is None:
                 mine.look_at = now_s + PAUSE_S
-            sweep_logs(store, now_s)
+            sweeping.sweep_logs(store, now_s)
+            sweeping.sweep_code(store, now_s)
         vacuum(store)
     except (ScitqError, apsw.Error, OSError) as problem:
         if not store.closed:
@@ -355,16 +356,3 @@ def vacuum(store: Store) -> int:
             break
         left = now
     return before - left
-
-
-def sweep_logs(store: Store, now_s: float) -> int:
-    """Remove log files of executions that are not in the file: a purge was killed before it could."""
-    count = 0
-    for path in (store.side / "logs").glob("*.*"):
-        number = path.name.split(".")[0]
-        if path.suffix.lstrip(".") not in logs.NAMES or not number.isdecimal() or now_s - path.stat().st_mtime < DAY_S:
-            continue
-        if query.row(store.reader(), "select 1 from execution where id = ?", (int(number),)) is None:
-            path.unlink(missing_ok=True)
-            count += 1
-    return count

@@ -5,6 +5,7 @@ driver: one that was suspended, lost its lock file or was replaced by hand finds
 A process that stands still keeps its lock. On a person's word (`take_over`) another one then puts a lock file of its own in
 place of that one, in the transaction that raises the number.
 The other columns of `lead` tell people who drives, and notice a second machine, whose kernel knows nothing of our lock.
+Of two copies of a file neither lock nor number says anything: `copies`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from typing import TYPE_CHECKING
 import apsw
 
 from scitq.errors import NoDriver, StaleDriver, StateFileError
+from scitq.store import copies
+from scitq.store.copies import Copy, Rival
+from scitq.store.here import boot_id, machine_id, process_start
 from scitq.store.locks import FileLock, holder_of, is_stopped
 
 if TYPE_CHECKING:
@@ -80,6 +84,11 @@ class Lease:
 
     def __init__(self, store: Store) -> None:
         self.epoch: int | None = None
+        self.copy: Copy | None = None  # known while this process drives
+        self.knows: dict[str, int] = {}  # the copies that it descends from (see `copies`)
+        self.has_unmet = False  # there may be workers that it has to meet first
+        self._has_word = False  # somebody has said that this copy is to be driven in place of others
+        self._accepted: set[str] = set()  # those in whose place it does, by that word
         self._store = store
         self._path = store.side / "driver.lock"
         self._lock: FileLock | None = None
@@ -88,13 +97,18 @@ class Lease:
     def try_acquire(self, *, take_over: bool = False) -> bool:
         """Become the driver, if nobody is; True if this process is the driver now.
 
-        Raises NoDriver if another machine drives, which no lock of this one can tell; `take_over` is the user's word that
-        it does not. It is also what it takes to replace a driver of this machine that stands still.
+        Raises NoDriver if another machine drives, which no lock of this one can tell, or if another copy of the file does;
+        `take_over` is the user's word that it does not, or is not to. It is also what it takes to replace a driver of this
+        machine that stands still.
         """
         if self.epoch is not None:
             return True
         if not take_over:
             self._refuse_second_machine()
+            self._refuse_second_copy()
+        if self.copy is None:
+            self.copy = copies.own(self._store.path, self._store.side)
+        self._has_word = take_over
         lock = self._fresh_lock()
         # Someone who asks who drives holds the lock for an instant (see `is_held`): not a reason to give up.
         for wait_s in (0.001, 0.004, None):
@@ -108,7 +122,7 @@ class Lease:
         except BaseException:
             lock.release()
             raise
-        self._seen_at = time.monotonic()
+        self._begin()
         return self.epoch is not None
 
     def _take_over(self, held: FileLock) -> bool:
@@ -145,12 +159,18 @@ class Lease:
         if self._lock is not None:
             self._store.drop(self._lock)
         self._lock = lock
-        self._seen_at = time.monotonic()
+        self._begin()
         log.warning(
             "%s: this process drives in place of %s, which stands still. Should it go on, it finds that out and writes "
             "nothing more.", self._store.path.name, "a process" if holder is None else holder.describe(_now_ms())
         )  # fmt: skip
         return True
+
+    def _begin(self) -> None:
+        self._seen_at = time.monotonic()
+        self.knows = copies.lineage(self._store.reader())
+        self.has_unmet = bool(copies.unmet(self._store.reader()))
+        self._accepted.clear()
 
     def check(self, conn: apsw.Connection) -> None:
         """First statement of each of the driver's transactions: raises StaleDriver if this process drives no more."""
@@ -181,6 +201,55 @@ class Lease:
         """Say that we are still here, if that is due; for a driver that has had nothing to write."""
         if self.epoch is not None and time.monotonic() - self._seen_at >= SEEN_EVERY_S:
             self._store.write(self.check)
+
+    def outbid(self, epoch: int) -> None:
+        """Go on under a number above `epoch`, which a worker's agent has seen: an older copy of the file was put in its place,
+        or this one was taken from where it was driven before."""
+        mine = self.epoch
+        if mine is None or epoch < mine:
+            return
+
+        def write(conn: apsw.Connection) -> None:
+            self.check(conn)
+            conn.execute("UPDATE lead SET epoch = ?", (epoch + 1,))
+            self._say_copy(conn, epoch + 1)
+
+        self._store.write(write)
+        self.epoch = epoch + 1
+
+    def may_replace(self, rival: Rival) -> bool:
+        """Whether this copy may drive in place of another one that has driven: because it descends from it, all that it did
+        included; or by somebody's word, which counts once for each."""
+        is_own = self.copy is not None and rival.id == self.copy.id
+        if is_own or self.knows.get(rival.id, -1) >= rival.epoch:
+            return True
+        if not self._has_word or rival.id in self._accepted:
+            return False
+
+        def write(conn: apsw.Connection) -> None:
+            self.check(conn)
+            copies.drives(conn, rival.id, rival.epoch)
+            copies.meet_all(conn)
+
+        self._store.write(write)
+        self.has_unmet = True
+        self._accepted.add(rival.id)
+        self.knows[rival.id] = rival.epoch
+        return True
+
+    def give_way(self, rival: Rival, worker: str) -> StaleDriver:
+        """Another copy drives: write it down, so that no process drives this one before somebody says so. What to raise."""
+
+        def write(conn: apsw.Connection) -> None:
+            self.check(conn)
+            copies.give_way(conn, rival)
+
+        self._store.write(write)
+        return StaleDriver(
+            f"worker {worker} is driven from another copy of {self._store.path.name} now ({rival.place}). This copy starts nothing "
+            "more; to drive from here in its place: scitq up --take-over",
+            copy=rival.place,
+        )
 
     def release(self) -> None:
         """Stop driving; other processes that have the file open hear of it at once."""
@@ -232,6 +301,21 @@ class Lease:
                 pid=holder.pid,
             )
 
+    def _refuse_second_copy(self) -> None:
+        rival = copies.superseded(self._store.reader())
+        if rival is not None:
+            raise NoDriver(
+                f"another copy of {self._store.path.name} is driven in its place ({rival.place}). This process only adds and "
+                "watches; to drive from here instead: scitq up --take-over",
+                copy=rival.place,
+            )
+
+    def _say_copy(self, conn: apsw.Connection, epoch: int) -> None:
+        assert self.copy is not None
+        copies.drives(conn, self.copy.id, epoch)
+        if self._has_word:
+            copies.claim(conn)
+
     def _enter(self, conn: apsw.Connection, lock: FileLock) -> int | None:
         """Write down that this process drives, if its lock is (still) the one that counts; the new number."""
         if lock.is_replaced():
@@ -249,7 +333,10 @@ class Lease:
                 _now_ms(),
             ),
         )
-        return _epoch(conn)
+        assert self.copy is not None
+        copies.arrive(conn, self.copy.id)
+        self._say_copy(conn, epoch := _epoch(conn))
+        return epoch
 
 
 def is_held(path: Path) -> bool:
@@ -267,28 +354,6 @@ def is_held(path: Path) -> bool:
     finally:
         os.close(fd)
     return False
-
-
-def machine_id() -> str:
-    """What tells this machine from others; the host name where the system has nothing better."""
-    for path in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
-        text = _read(path)
-        if text:
-            return text
-    return socket.gethostname()
-
-
-def boot_id() -> str:
-    """What tells this run of the kernel from others: the same in all containers of a machine; empty where unknown."""
-    return _read("/proc/sys/kernel/random/boot_id")
-
-
-def process_start(pid: int) -> int | None:
-    """When the process began, in ticks since boot: with the pid it names one process for ever. None where unknown."""
-    stat = _read(f"/proc/{pid}/stat")
-    # The name, in parentheses, may contain anything; field 22 is the 20th after it.
-    fields = stat.rpartition(")")[2].split()
-    return int(fields[19]) if len(fields) > 19 else None
 
 
 def _is_here(machine: str | None, boot: str | None) -> bool:
@@ -312,11 +377,3 @@ def _program() -> str:
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read().strip()
-    except OSError:
-        return ""

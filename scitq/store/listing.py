@@ -26,7 +26,7 @@ PAGE = 256
 # Pending tasks are listed through the index of the ready ones, unless a batch has more different ranks than this.
 RANKS = 100
 _LIVE_CODES = ",".join(str(int(state)) for state in sorted(LIVE))
-_OUT_OF_PLACE = ",".join(str(int(state)) for state in sorted({TaskState.PENDING, *LIVE}))
+OUT_OF_PLACE = ",".join(str(int(state)) for state in sorted({TaskState.PENDING, *LIVE}))
 # Statements stay constant (and so prepared) because lists travel as one JSON parameter.
 LISTED = "(select value from json_each(?))"
 
@@ -156,20 +156,23 @@ def select(
     name: str | None = None,
     ids: Iterable[int] | None = None,
     after: int = 0,
+    before: int = 1 << 62,
     newest_first: bool = False,
     limit: int = 1000,
 ) -> list[TaskRow]:
     """Tasks that meet every condition given, by id. `name` may hold `*` and `?`."""
     if name is None and ids is None and (states is not None or batch is not None):
-        # Found through an index, however many other tasks there are.
-        found = list(islice(_ids(db, states, batch, after, newest_first), limit))
-        rows = [
-            row
-            for page in (found[at : at + 1000] for at in range(0, len(found), 1000))
-            for row in query.rows(db, f"select {COLUMNS} where task.id in {LISTED}", (json.dumps(page),))
-        ]
+        # Found through an index, however many other tasks there are; in one view of the file, for a task that moves from one
+        # stretch of it to another meanwhile stands in neither.
+        with db:
+            found = list(islice(numbers(db, states, batch, after, before, newest_first), limit))
+            rows = [
+                row
+                for page in (found[at : at + 1000] for at in range(0, len(found), 1000))
+                for row in query.rows(db, f"select {COLUMNS} where task.id in {LISTED}", (json.dumps(page),))
+            ]
         return [row_of(row) for row in sorted(rows, reverse=newest_first)]
-    where, values = ["task.id > ?"], [after]
+    where, values = ["task.id > ? and task.id < ?"], [after, before]
     conditions: list[Any] = values
     if states is not None:
         where.append(f"task.state in {LISTED}")
@@ -188,10 +191,46 @@ def select(
     return [row_of(row) for row in query.rows(db, sql, (*conditions, limit))]
 
 
-def _ids(
-    db: apsw.Connection, states: Iterable[TaskState] | None, batch: str | None, after: int, newest_first: bool
+def ids(
+    db: apsw.Connection,
+    *,
+    states: Iterable[TaskState] | None = None,
+    batch: str | None = None,
+    name: str | None = None,
+    limit: int | None = None,
+) -> list[TaskId]:
+    """The numbers of the tasks that `select` would find, all of one moment."""
+    most = -1 if limit is None else limit
+    if name is not None:
+        is_pattern = any(c in name for c in "*?[")
+        wanted = None if states is None else json.dumps([int(state) for state in states])
+        rows = query.rows(
+            db,
+            f"""select task.id from task join batch on batch.id = task.batch where task.name {"glob" if is_pattern else "="} ?1
+            and (?2 is null or batch.name = ?2) and (?3 is null or task.state in (select value from json_each(?3)))
+            order by task.id limit ?4""",
+            (name, batch, wanted, most),
+        )
+    elif states is None and batch is None:
+        rows = query.rows(db, "select id from task order by id limit ?", (most,))
+    else:
+        with db:  # one view of the file: see `select`
+            return [TaskId(id) for id in islice(numbers(db, states, batch), limit)]
+    return [TaskId(id) for (id,) in rows]
+
+
+def numbers(
+    db: apsw.Connection,
+    states: Iterable[TaskState] | None,
+    batch: str | None,
+    after: int = 0,
+    before: int = 1 << 62,
+    newest_first: bool = False,
 ) -> Iterator[int]:
-    """The ids of tasks in these states (of a batch) in order, merged from the stretches of an index that hold any."""
+    """The ids of tasks in these states (of a batch) in order, merged from the stretches of an index that hold any.
+
+    Read them to the end inside one transaction (`with db:`).
+    """
     wanted = None if states is None else frozenset(states)
     stretches = query.rows(
         db,
@@ -202,8 +241,8 @@ def _ids(
     live = query.rows(
         db,
         f"""select task.id, task.state, batch.name from execution indexed by execution_worker join task on task.id = execution.task
-        join batch on batch.id = task.batch where ended is null and task.id > ? and task.state in ({_LIVE_CODES})""",
-        (after,),
+        join batch on batch.id = task.batch where ended is null and task.id > ? and task.id < ? and task.state in ({_LIVE_CODES})""",
+        (after, before),
     )
     fit = [id for id, state, of in live if (wanted is None or state in wanted) and of == (batch or of)]
     parts: list[Iterable[int]] = [sorted(fit, reverse=newest_first)]
@@ -211,24 +250,26 @@ def _ids(
         if state in LIVE or (wanted is not None and state not in wanted):
             continue
         if state != TaskState.PENDING:
-            parts.append(_stretch(db, _IN_PLACE, (number, state), after, newest_first))
+            parts.append(_stretch(db, _IN_PLACE, (number, state), after, before, newest_first))
             continue
         # Pending tasks stand in the index from which they are placed, by what they ask and by priority.
         kinds = list(islice(_ranks(db, number), RANKS + 1))
         if len(kinds) > RANKS:
-            parts.append(_stretch(db, "task where batch = ? and state = ?", (number, state), after, newest_first))
+            parts.append(
+                _stretch(db, "task where batch = ? and state = ?", (number, state), after, before, newest_first)
+            )
             continue
-        parts += [_stretch(db, _IN_RANK, (number, *kind), after, newest_first) for kind in kinds]
-        parts.append(_stretch(db, _IN_DELAY, (number,), after, newest_first))
-        parts.append(_stretch(db, _IN_DOUBT, (number,), after, newest_first))
+        parts += [_stretch(db, _IN_RANK, (number, *kind), after, before, newest_first) for kind in kinds]
+        parts.append(_stretch(db, _IN_DELAY, (number,), after, before, newest_first))
+        parts.append(_stretch(db, _IN_DOUBT, (number,), after, before, newest_first))
     return merge(*parts, reverse=newest_first)
 
 
 _GOING_ON = f"""from counter join batch on batch.id = counter.batch
   where state = {int(TaskState.PENDING)} and n > 0 and halt = {int(Halt.GO)}"""
-_READY = f"state = {int(TaskState.PENDING)} and not_before is null and probe < {int(Probe.WANTED)}"
-_IN_PLACE = f"task indexed by task_place where batch = ? and state = ? and state not in ({_OUT_OF_PLACE})"
-_IN_RANK = f"task indexed by task_ready where batch = ? and need = ? and priority = ? and {_READY}"
+READY = f"state = {int(TaskState.PENDING)} and not_before is null and probe < {int(Probe.WANTED)}"
+_IN_PLACE = f"task indexed by task_place where batch = ? and state = ? and state not in ({OUT_OF_PLACE})"
+_IN_RANK = f"task indexed by task_ready where batch = ? and need = ? and priority = ? and {READY}"
 _IN_DELAY = (
     f"task indexed by task_later where batch = ? and state = {int(TaskState.PENDING)} and not_before is not null"
 )
@@ -240,7 +281,7 @@ _IN_DOUBT = (  # what waits for the cache's answer
 
 def _ranks(db: apsw.Connection, batch: int) -> Iterator[tuple[int, int]]:
     """The kinds of requests and priorities of a batch's ready tasks, by skipping through the index from one to the next."""
-    source = f"select need, priority from task indexed by task_ready where batch = ? and {_READY}"
+    source = f"select need, priority from task indexed by task_ready where batch = ? and {READY}"
     rank = query.row(db, f"{source} order by need, priority desc limit 1", (batch,))
     while rank is not None:
         yield rank
@@ -250,10 +291,10 @@ def _ranks(db: apsw.Connection, batch: int) -> Iterator[tuple[int, int]]:
 
 
 def _stretch(
-    db: apsw.Connection, source: str, values: tuple[int, ...], after: int, newest_first: bool
+    db: apsw.Connection, source: str, values: tuple[int, ...], after: int, before: int, newest_first: bool
 ) -> Iterator[int]:
     """The ids in one stretch of an index, a page at a time."""
-    low, high = after, 1 << 62
+    low, high = after, before
     order = "desc" if newest_first else "asc"
     sql = f"select id from {source} and id > ? and id < ? order by id {order} limit {PAGE}"
     while page := query.rows(db, sql, (*values, low, high)):
@@ -276,7 +317,7 @@ def pending(db: apsw.Connection, limit: int) -> list[PendingTask]:
     # One look-up in the index for each batch with pending tasks: paused ones cost nothing, however many tasks they hold.
     # So do kinds of requests: thousands that ask for more than is free do not hide the small one behind them.
     is_plain = newest_need(db) == 0
-    waiting = {batch: [0] if is_plain else _kinds_of(db, batch) for (batch,) in batches}
+    waiting = {batch: [0] if is_plain else kinds_of(db, batch) for (batch,) in batches}
     kinds = needs(db) if any(kind for found in waiting.values() for kind in found) else {0: (None, None)}
     found = [
         (-priority, id, batch, kind, probe)
@@ -285,7 +326,7 @@ def pending(db: apsw.Connection, limit: int) -> list[PendingTask]:
         for id, priority, probe in query.rows(
             db,
             f"""select id, priority, probe from task indexed by task_ready where batch = ? and need = ?
-            and {_READY} order by priority desc, id limit ?""",
+            and {READY} order by priority desc, id limit ?""",
             (batch, kind, limit),
         )
     ]
@@ -308,9 +349,32 @@ def pending(db: apsw.Connection, limit: int) -> list[PendingTask]:
     ]
 
 
-def _kinds_of(db: apsw.Connection, batch: int) -> list[int]:
+def waiting(db: apsw.Connection, limit: int) -> list[tuple[PendingTask, tuple[int, ...]]]:
+    """Tasks that wait for others, over the batches that go on, each after what it requires; with what they wait for still."""
+    kinds = needs(db)
+    rows = query.rows(
+        db,
+        f"""select task.id, task.batch, task.priority, task.need,
+          (select json_group_array(parent) from requirement join task p on p.id = parent
+            where child = task.id and p.state <> {int(TaskState.SUCCEEDED)})
+        from task join batch on batch.id = task.batch where task.state = {int(TaskState.WAITING)} and hold = 0
+        and halt = {int(Halt.GO)} order by task.id limit ?""",
+        (limit,),
+    )
+    return [
+        (PendingTask(TaskId(id), BatchId(batch), priority, kinds[kind][0]), tuple(json.loads(parents)))
+        for id, batch, priority, kind, parents in rows
+    ]
+
+
+def spec_of_task(db: apsw.Connection, task: int) -> Spec:
+    """What a task asks for."""
+    return spec_of(query.one(db, "select spec from task where id = ?", (task,))[0])
+
+
+def kinds_of(db: apsw.Connection, batch: int) -> list[int]:
     """The kinds of requests that a batch's pending tasks make, by skipping through the index from one to the next."""
-    ready = f"from task indexed by task_ready where batch = ?1 and {_READY}"
+    ready = f"from task indexed by task_ready where batch = ?1 and {READY}"
     rows = query.rows(
         db,
         f"""with recursive kind(need) as (
@@ -319,6 +383,14 @@ def _kinds_of(db: apsw.Connection, batch: int) -> list[int]:
         (batch,),
     )
     return [need for (need,) in rows]
+
+
+def needs_of(db: apsw.Connection, batch: int) -> list[Need | None]:
+    """What the tasks of a batch that could run now ask for, each kind of request once."""
+    if newest_need(db) == 0:
+        return [None]
+    kinds = needs(db)
+    return [kinds[kind][0] for kind in kinds_of(db, batch)]
 
 
 def newest_need(db: apsw.Connection) -> int:
@@ -359,6 +431,16 @@ def parents(db: apsw.Connection, task: TaskId, limit: int = 1000) -> list[TaskRo
     return [row_of(row) for row in rows]
 
 
+def children(db: apsw.Connection, task: TaskId, limit: int = 1000) -> list[TaskRow]:
+    """The tasks that require a task, oldest first."""
+    rows = query.rows(
+        db,
+        f"select {COLUMNS} join requirement on requirement.child = task.id where requirement.parent = ? order by task.id limit ?",
+        (task, limit),
+    )
+    return [row_of(row) for row in rows]
+
+
 def parent_counts(db: apsw.Connection, task: TaskId) -> dict[TaskState, int]:
     """How many prerequisites are in each state."""
     rows = query.rows(
@@ -376,7 +458,7 @@ def ahead_of(db: apsw.Connection, row: TaskRow, limit: int = 10_000) -> int:
         total += query.one(
             db,
             f"""select count(*) from (select 1 from task indexed by task_ready
-            where batch = ? and need = (select need from task where id = ?) and {_READY}
+            where batch = ? and need = (select need from task where id = ?) and {READY}
             and (priority > ? or (priority = ? and id < ?)) limit ?)""",
             (batch, row.id, row.priority, row.priority, row.id, limit),
         )[0]

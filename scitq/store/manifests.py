@@ -118,6 +118,33 @@ def source(db: apsw.Connection, task: TaskId, folder: str) -> str | None:
     return None if earlier is not None else folder
 
 
+def bytes_of(db: apsw.Connection, tasks: Sequence[int]) -> int:
+    """How much the newest successes of some tasks left."""
+    row = query.one(
+        db,
+        f"""select coalesce(sum(value ->> 1), 0) from manifest, json_each(manifest.files) where execution in (
+          select max(id) from execution where task in (select value from json_each(?)) and outcome = {int(Outcome.SUCCEEDED)}
+          group by task)""",
+        (json.dumps([int(task) for task in tasks]),),
+    )
+    return int(row[0])
+
+
+def made_on(db: apsw.Connection, task: TaskId, worker: int) -> ExecutionId | None:
+    """The newest success of a task, if it was on that worker."""
+    last = _last_success(db, task)
+    row = (
+        None if last is None else query.row(db, "select id from execution where id = ? and worker = ?", (last, worker))
+    )
+    return None if row is None else ExecutionId(row[0])
+
+
+def making(db: apsw.Connection, task: TaskId, worker: int) -> ExecutionId | None:
+    """The execution of a task that has not ended, if that worker has it."""
+    row = query.row(db, "select id from execution where task = ? and worker = ? and ended is null", (task, worker))
+    return None if row is None else ExecutionId(row[0])
+
+
 def _last_success(db: apsw.Connection, task: TaskId) -> ExecutionId | None:
     row = query.row(
         db,

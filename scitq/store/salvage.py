@@ -24,7 +24,7 @@ import apsw
 from scitq.errors import BadInput, NotAStateFile, StateFileBusy, StateFileDamaged, StateFileNewer
 from scitq.events import EventKind
 from scitq.states import BAD, LIVE, UNPLACED, TaskState
-from scitq.store import guard, logs, pages, query
+from scitq.store import costs, guard, logs, pages, query
 from scitq.store.check import check
 from scitq.store.connection import Store, connect
 from scitq.store.locks import FileLock
@@ -158,9 +158,11 @@ def _fill(old: apsw.Connection, new: apsw.Connection, known: set[str], copy: Pat
         elif table not in _DERIVED and not is_older:
             result.gaps[table] = 1
     with contextlib.suppress(*_DAMAGE):
-        ours = query.rows(old, "select v from meta where k = 'id'") if "meta" in known else []
-        for (mark,) in ours:  # what outputs say of who wrote them
-            new.execute("update meta set v = ? where k = 'id'", (mark,))
+        ours = query.rows(old, "select k, v from meta where k in ('id', 'key')") if "meta" in known else []
+        for name, mark in ours:  # what outputs say of who wrote them, and what agents know their driver by
+            new.execute("update meta set v = ? where k = ?", (mark, name))
+        for (told,) in query.rows(old, "select v from meta where k = 'lineage'") if "meta" in known else []:
+            new.execute("insert or replace into meta(k, v) values ('lineage', ?)", (told,))
     if result.gaps or not _is_sound(old):
         # A tree may be damaged without an error: it just leads to fewer rows.
         _copy_pages(copy, new, [table for table in tables if table not in _DERIVED], result)
@@ -333,6 +335,8 @@ def _fit(old: apsw.Connection, new: apsw.Connection, tables: Sequence[str], resu
         if not new.changes():
             break
         result.repairs.append(f"{new.changes()} tasks are blocked now")
+    if mended := costs.mend(new):
+        result.repairs.append(f"{mended} sums of what machines cost were made anew")
     _fit_journal(new, now, result)
     _fit_numbers(old, new, result)
     new.execute("delete from counter")
@@ -348,7 +352,7 @@ def _drop_dangling(db: apsw.Connection, table: str, repair: Any) -> None:
     columns = {row[1]: bool(row[3]) for row in query.rows(db, f'pragma table_info("{table}")')}
     for _, _, parent, column, to, *_ in query.rows(db, f'pragma foreign_key_list("{table}")'):
         where = f'"{column}" is not null and "{column}" not in (select "{to or "id"}" from "{parent}")'
-        if columns[column]:
+        if columns[column] or table == "job":  # a job for nobody is another job
             repair(
                 f"{{n}} rows of {table} are dropped: their {parent} was lost", f'delete from "{table}" where {where}'
             )

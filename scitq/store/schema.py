@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import apsw
 
+from scitq.events import EventKind
 from scitq.states import (
     BAD,
     JOB_MOVES,
@@ -16,12 +17,14 @@ from scitq.states import (
     TASK_MOVES,
     UNPLACED,
     WORKER_MOVES,
+    JobState,
     Outcome,
     Probe,
     Stage,
     TaskState,
     WorkerState,
 )
+from scitq.store import schema6
 from scitq.store.migrate import Schema
 
 APPLICATION_ID = 0x53435451  # "SCTQ"
@@ -239,6 +242,12 @@ _EXECUTIONS = f"""\
   execution.assigned / 1000.0 as assigned, execution.started / 1000.0 as started, execution.ended / 1000.0 as ended,
   execution.run_s, execution.cpu_s, execution.peak_memory, batch.name as batch,
   coalesce(execution.spec, task.spec) ->> '$.command' as command, execution.read_bytes, execution.written_bytes"""
+_WORKERS = f"""\
+  worker.id, worker.name, worker.kind, {_words("worker.state", {w: w.word for w in WorkerState})} as state,
+  worker.concurrency, worker.prefetch, worker.note, worker.seen / 1000.0 as seen,
+  -- when it was last asked
+  worker.stats ->> '$.load' as load, worker.stats ->> '$.cpu' as cpu_use, worker.stats ->> '$.memory_free' as memory_free,
+  worker.stats ->> '$.disk_free' as disk_free, (worker.stats ->> '$.at') / 1000.0 as measured"""
 _VIEWS = f"""
 create view tasks as select
 {_TASKS}
@@ -247,11 +256,7 @@ create view executions as select
 {_EXECUTIONS}
   from execution join task on task.id = execution.task join batch on batch.id = task.batch left join worker on worker.id = execution.worker;
 create view workers as select
-  worker.id, worker.name, worker.kind, {_words("worker.state", {w: w.word for w in WorkerState})} as state,
-  worker.concurrency, worker.prefetch, worker.note, worker.seen / 1000.0 as seen,
-  -- when it was last asked
-  worker.stats ->> '$.load' as load, worker.stats ->> '$.cpu' as cpu_use, worker.stats ->> '$.memory_free' as memory_free,
-  worker.stats ->> '$.disk_free' as disk_free, (worker.stats ->> '$.at') / 1000.0 as measured
+{_WORKERS}
   from worker;
 """
 
@@ -351,5 +356,190 @@ def _bring_data(db: apsw.Connection) -> None:
         pass
 
 
-# A task may have arguments that an older scitq would take for damage.
-SCHEMA = Schema(application_id=APPLICATION_ID, migrations=(_create, _bring_data), min_reader=2, min_writer=2)
+# --- schema 3: workers elsewhere ---------------------------------------------------------------------------------------------
+
+_OPEN_JOBS = f"{int(JobState.PENDING)},{int(JobState.RUNNING)}"
+_FLEET = f"""
+-- How a worker is reached: `address` is what the user calls its host; `settings` are the user's (lost_after, folder, nice, …),
+-- `link` is what was found there (how, root, …). `silent_ms`: for how long, of the time in which a driver was awake, it has
+-- not been told that its work is its own.
+alter table worker add column address text;
+alter table worker add column settings text not null default '{{}}' check(json_valid(settings));
+alter table worker add column link text check(json_valid(link));
+alter table worker add column silent_ms integer not null default 0 check(silent_ms >= 0);
+
+-- What a worker elsewhere holds of an execution's output until it was brought here: files, folders, programs.
+alter table execution add column held text check(json_valid(held));
+create index execution_held on execution(worker) where ended is null and held is not null;
+
+-- Long operations of ours. `step`: what it is at; `progress`: the share of it that is done; `log`: what it said so far;
+-- `data`: what it was asked for, and what came of it.
+create table job(
+  id integer primary key autoincrement, kind text not null check(kind <> ''), worker integer references worker(id),
+  state integer not null default {int(JobState.PENDING)}, step text, progress real check(progress between 0 and 1),
+  created integer not null, started integer, ended integer, tries integer not null default 0 check(tries >= 0),
+  note text, log text not null default '', data text not null default '{{}}' check(json_valid(data)),
+  check((state in ({_OPEN_JOBS})) = (ended is null))) strict;
+-- Of two equal wishes for a worker one is enough.
+create unique index job_open on job(kind, coalesce(worker, 0)) where state in ({_OPEN_JOBS});
+create index job_worker on job(worker);
+create trigger job_birth before insert on job when new.state <> {int(JobState.PENDING)}
+  begin select raise(abort, 'a job is born pending'); end;
+create trigger job_move_guard before update of state on job
+  when new.state <> old.state and not exists(select 1 from job_move where src = old.state and dst = new.state)
+  begin select raise(abort, 'illegal move of a job'); end;
+create trigger job_moved after update of state on job when new.state <> old.state
+  begin
+    insert into journal(at, kind, worker, data) values (
+      coalesce(new.ended, new.started, new.created), {int(EventKind.JOB)}, new.worker,
+      json_object('job', new.id, 'kind', new.kind, 'from', old.state, 'to', new.state, 'note', new.note));
+  end;
+
+-- What the driver of this file proves itself with to agents on other machines.
+insert into meta(k, v) values ('key', lower(hex(randomblob(32))));
+drop view workers;
+"""
+_VIEWS_3 = f"""
+create view workers as select
+{_WORKERS},
+  worker.address, worker.link ->> '$.how' as link, worker.silent_ms / 1000.0 as silent
+  from worker;
+create view jobs as select
+  job.id, job.kind, worker.name as worker, {_words("job.state", {j: j.word for j in JobState})} as state, job.step, job.progress,
+  job.created / 1000.0 as created, job.started / 1000.0 as started, job.ended / 1000.0 as ended, job.tries, job.note
+  from job left join worker on worker.id = job.worker;
+"""
+
+
+def _bring_fleet(db: apsw.Connection) -> None:
+    for _ in db.execute(_FLEET + _VIEWS_3):
+        pass
+
+
+# --- schema 4: workflows -----------------------------------------------------------------------------------------------------
+
+_WORKFLOWS = """
+-- What a script declared under one name. `settings`: the arguments of the workflow that were given; `script`: which program
+-- declared it; `declared`: when it last put its tasks in the queue; `started`, `ended`: of its last run.
+create table workflow(
+  id integer primary key autoincrement, name text not null unique check(name <> ''), created integer not null,
+  declared integer, started integer, ended integer,
+  settings text not null default '{}' check(json_valid(settings)), script text) strict;
+-- A step of a workflow is a batch: `step` is its name there, `position` its place among the steps.
+alter table batch add column workflow integer references workflow(id) on delete set null;
+alter table batch add column step text;
+alter table batch add column position integer;
+create index batch_workflow on batch(workflow) where workflow is not null;
+-- The tasks that a workflow declared, found again by (batch, name). `digest`: of what was declared, which no edit in the queue
+-- changes; `seen`: what was found at its inputs and resources then; `origin`: the task whose end declared it; `grown`: whether
+-- it was declared while the workflow ran already. Without a name: one that another took the place of.
+create table member(
+  task integer primary key references task(id) on delete cascade,
+  workflow integer not null references workflow(id) on delete cascade,
+  batch integer not null references batch(id) on delete cascade,
+  name text, digest text not null, position integer not null, seen text check(json_valid(seen)),
+  origin integer references task(id) on delete set null, grown integer not null default 0, unique(batch, name)) strict;
+create index member_workflow on member(workflow, position);
+create index member_origin on member(origin) where origin is not null;
+-- The rules that get workers for a batch, tried by rank.
+create table recruiter(
+  batch integer not null references batch(id) on delete cascade, rank integer not null check(rank > 0),
+  tasks_per_worker integer check(tasks_per_worker > 0), flavor text, provider text, region text,
+  concurrency integer check(concurrency >= 0), prefetch integer check(prefetch >= 0),
+  minimum_tasks integer check(minimum_tasks >= 0), maximum_workers integer check(maximum_workers >= 0),
+  settings text not null default '{}' check(json_valid(settings)), primary key(batch, rank)) strict, without rowid;
+drop view tasks;
+"""
+_VIEWS_4 = f"""
+create view tasks as select
+{_TASKS},
+  task.spec ->> '$.input' as input, task.spec ->> '$.resource' as resource, task.spec ->> '$.output' as output,
+  coalesce(task.spec ->> '$.use_cache', 0) as use_cache,
+  task.spec ->> '$.container' as container,
+  (select name from workflow where workflow.id = batch.workflow) as workflow, batch.step
+  from task join batch on batch.id = task.batch;
+create view workflows as select
+  workflow.id, workflow.name, workflow.created / 1000.0 as created, workflow.declared / 1000.0 as declared,
+  workflow.started / 1000.0 as started, workflow.ended / 1000.0 as ended, workflow.script,
+  (select count(*) from batch where batch.workflow = workflow.id) as steps,
+  (select coalesce(sum(n), 0) from counter join batch on batch.id = counter.batch where batch.workflow = workflow.id) as tasks,
+  (select coalesce(sum(n), 0) from counter join batch on batch.id = counter.batch
+    where batch.workflow = workflow.id and state = {int(_S.SUCCEEDED)}) as succeeded,
+  (select coalesce(sum(n), 0) from counter join batch on batch.id = counter.batch
+    where batch.workflow = workflow.id and state in ({_BAD})) as failed,
+  (select coalesce(sum(n), 0) from counter join batch on batch.id = counter.batch
+    where batch.workflow = workflow.id and state in ({_LIVE})) as live
+  from workflow;
+"""
+
+
+def _bring_workflows(db: apsw.Connection) -> None:
+    for _ in db.execute(_WORKFLOWS + _VIEWS_4):
+        pass
+    # What is queued may be kept for debugging.
+    moves = [(int(src), int(dst)) for src, targets in TASK_MOVES.items() for dst in sorted(targets)]
+    db.executemany("insert or ignore into task_move values (?, ?)", moves)
+
+
+# --- schema 5: notices, ends of batches, trends of workers ---------------------------------------------------------------------
+
+_NOTICES = f"""
+-- What was seen or put aside of what needs a person, as it was then (`mark`): something else since makes it new again. Most
+-- notices are found anew each time by looking; what only one who was there can know stands in `data` (its kind, text, actions).
+create table notice(
+  key text primary key check(key <> ''), at integer not null, mark text not null default '', seen integer, dismissed integer,
+  data text check(json_valid(data))) strict, without rowid;
+-- How busy the machines of workers were: a row every half minute at most, the newest ones only.
+create table sample(
+  worker integer not null references worker(id), at integer not null, load real, cpu real, memory_free integer,
+  disk_free integer, net_in integer, net_out integer, primary key(worker, at)) strict, without rowid;
+create trigger worker_gone after update of state on worker
+  when new.state = {int(WorkerState.GONE)} and old.state <> {int(WorkerState.GONE)}
+  begin delete from sample where worker = new.id; end;
+-- `began`: since when there has been work whose end was not told yet; `told`: when an end was told last.
+alter table batch add column began integer;
+alter table batch add column told integer;
+alter table workflow add column began integer;
+alter table workflow add column told integer;
+create view samples as select
+  worker.name as worker, sample.at / 1000.0 as at, sample.load, sample.cpu as cpu_use, sample.memory_free, sample.disk_free,
+  sample.net_in, sample.net_out
+  from sample join worker on worker.id = sample.worker;
+"""
+
+
+def _bring_notices(db: apsw.Connection) -> None:
+    for _ in db.execute(_NOTICES):
+        pass
+
+
+# --- schema 6: machines for rent, and money (the tables: see `schema6`) ---------------------------------------------------------
+
+_VIEWS_6 = f"""
+drop view executions;
+create view executions as select
+{_EXECUTIONS},
+  {_words("execution.stage", {s: s.word for s in Stage})} as stage, manifest.address as delivered,
+  json_array_length(manifest.files) as files,
+  iif(manifest.files is null, null, (select coalesce(sum(value ->> 1), 0) from json_each(manifest.files))) as delivered_bytes,
+  execution.image, execution.cached_from, execution.cost / 1e9 as cost,
+  iif(execution.cost is null, null, (select currency from rental where rental.worker = execution.worker)) as currency
+  from execution join task on task.id = execution.task join batch on batch.id = task.batch
+  left join worker on worker.id = execution.worker left join manifest on manifest.execution = execution.id;
+"""
+
+
+def _bring_machines(db: apsw.Connection) -> None:
+    schema6.create(db)
+    for _ in db.execute(_VIEWS_6):
+        pass
+
+
+# An older scitq would take any worker for its own machine, and a newer kind of event for damage; and place tasks on workers
+# that their step must not have, and forget machines that cost money.
+SCHEMA = Schema(
+    application_id=APPLICATION_ID,
+    migrations=(_create, _bring_data, _bring_fleet, _bring_workflows, _bring_notices, _bring_machines),
+    min_reader=3,
+    min_writer=6,
+)

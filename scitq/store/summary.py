@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import apsw
 
-from scitq.states import Outcome, Probe, TaskState
+from scitq.states import LIVE, Halt, Outcome, Probe, TaskState, Wanted
 from scitq.store import listing, query
 from scitq.task import Need, TaskId
 
@@ -28,6 +28,44 @@ def states_of(db: apsw.Connection, ids: Sequence[int]) -> dict[TaskState, int]:
         (json.dumps(ids),),
     )
     return {TaskState(state): n for state, n in rows}
+
+
+@dataclass(frozen=True)
+class Held:
+    """What somebody has stopped, and must let go on: tasks, of which the first few are named, and batches."""
+
+    paused: int
+    first: tuple[TaskId, ...]
+    batches: tuple[str, ...]
+    suspended: int
+
+
+def held(db: apsw.Connection) -> Held | None:
+    """What keeps the rest from going on; None: there is something that goes on by itself, or nothing is left."""
+    rows = query.rows(
+        db,
+        """select batch.name, batch.halt, counter.state, counter.n, batch.id from counter join batch on batch.id = counter.batch
+        where counter.n > 0""",
+    )
+    counts = [(name, Halt(halt), TaskState(state), n, batch) for name, halt, state, n, batch in rows]
+    ((suspended,),) = query.rows(
+        db,
+        f"""select count(*) from execution join task on task.execution = execution.id
+        where execution.ended is null and execution.wanted = {int(Wanted.SUSPENDED)} and task.state = {int(TaskState.RUNNING)}""",
+    )
+    live = sum(n for _, _, state, n, _ in counts if state in LIVE)
+    goes_on = any(
+        state is TaskState.DEBUG or (state is TaskState.PENDING and halt is Halt.GO) for _, halt, state, _, _ in counts
+    )
+    stopped = tuple(
+        name for name, halt, state, _, _ in counts if halt is not Halt.GO and state in LIVE | {TaskState.PENDING}
+    )
+    paused = [(n, batch) for _, _, state, n, batch in counts if state is TaskState.PAUSED]
+    if goes_on or live > suspended or not (paused or stopped or suspended):
+        return None
+    sql = f"select id from task where batch = ? and state = {int(TaskState.PAUSED)} order by id limit 3"
+    first = sorted(id for _, batch in paused[:3] for (id,) in query.rows(db, sql, (batch,)))[:3]
+    return Held(sum(n for n, _ in paused), tuple(map(TaskId, first)), tuple(dict.fromkeys(stopped)), suspended)
 
 
 @dataclass(frozen=True)
@@ -86,6 +124,43 @@ def work_of(db: apsw.Connection, worker: int) -> Work:
         totals = [total + one for total, one in zip(totals, sums, strict=True)]
     run_s, cpu_s, read, written = totals
     return Work(outcomes, run_s, run_s / runs if runs else None, cpu_s, int(read), int(written))
+
+
+def outcomes(db: apsw.Connection) -> dict[int, dict[Outcome, int]]:
+    """How many executions of each worker (by number) have ended how. Reads them all: for pages, which keep it for a while."""
+    found: dict[int, dict[Outcome, int]] = {}
+    for worker, outcome, count in query.rows(
+        db,
+        """select worker, outcome, count(*) from execution where outcome is not null and worker is not null
+        group by worker, outcome""",
+    ):
+        found.setdefault(worker, {})[Outcome(outcome)] = count
+    return found
+
+
+@dataclass(frozen=True)
+class Times:
+    """How long executions of a batch that ended one way ran: seconds."""
+
+    runs: int
+    mean_s: float
+    least_s: float
+    most_s: float
+
+
+def times(db: apsw.Connection, latest: int) -> dict[str, dict[Outcome, Times]]:
+    """The run times of each batch by outcome, of so many executions, the latest."""
+    found: dict[str, dict[Outcome, Times]] = {}
+    for batch, outcome, *figures in query.rows(
+        db,
+        """select batch.name, outcome, count(*), avg(run_s), min(run_s), max(run_s) from
+          (select task, outcome, run_s from execution order by id desc limit ?) ended
+        join task on task.id = ended.task join batch on batch.id = task.batch
+        where outcome is not null and run_s is not null group by batch.id, outcome""",
+        (latest,),
+    ):
+        found.setdefault(batch, {})[Outcome(outcome)] = Times(*figures)
+    return found
 
 
 @dataclass(frozen=True)

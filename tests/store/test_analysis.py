@@ -41,6 +41,7 @@ COLUMNS = {
     "executions": """id task name attempt worker outcome exit_code signal detail assigned started ended run_s cpu_s
         peak_memory batch command read_bytes written_bytes""",
     "workers": "id name kind state concurrency prefetch note seen load cpu_use memory_free disk_free measured",
+    "workflows": "id name created declared started ended script steps tasks succeeded failed live",
 }
 
 
@@ -116,7 +117,7 @@ def test_whatever_does_more_is_refused(engine: Engine, query: str, tmp_path: Pat
     [
         ("select * form tasks", (), r'near "form": syntax error \(character 10, from here: form tasks\)'),
         ("select 'é', colour from tasks", (), r"no such column: colour \(character 13, from here: colour from tasks\)"),
-        ("select * from task_list", (), r"no such table: task_list.*tasks, executions, workers, journal"),
+        ("select * from task_list", (), r"no such table: task_list.*tasks, executions, workers, workflows, journal"),
         ("select * from tasks where", (), "incomplete input"),
         ("", (), "no statement"),
         ("-- nothing", (), "no statement"),

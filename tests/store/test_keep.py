@@ -16,7 +16,7 @@ import scitq
 from scitq.engine import Engine
 from scitq.errors import BadInput, StateFileMoved, UnknownTask
 from scitq.states import Outcome, Stage, TaskState
-from scitq.store import executions, keep, listing, logs, query, workers
+from scitq.store import executions, keep, listing, logs, query, sweeping, workers
 from scitq.store.keep import DAY_S, Purged, purge, when_idle
 from scitq.task import Assignment, TaskId
 from scitq.worker import WorkerId
@@ -362,8 +362,8 @@ def test_logs_without_an_execution_are_swept(engine: Engine) -> None:
     (folder / "98.out.4.part").write_bytes(b"on its way")
     (folder / "README").write_bytes(b"not ours")
 
-    assert keep.sweep_logs(engine._store, time.time()) == 0  # too young: it may be on its way into the file
-    assert keep.sweep_logs(engine._store, time.time() + 2 * DAY_S) == 1
+    assert sweeping.sweep_logs(engine._store, time.time()) == 0  # too young: it may be on its way into the file
+    assert sweeping.sweep_logs(engine._store, time.time() + 2 * DAY_S) == 1
 
     assert sorted(path.name for path in folder.iterdir()) == sorted([f"{known}.out", "98.out.4.part", "README"])
 

@@ -20,7 +20,7 @@ from scitq.store.connection import Store
 from scitq.store.lease import Lease
 from tests.store.small import SMALL, SMALL_2, bodies, end, integrity, line, put, start_child
 
-ROUNDS = int(os.environ.get("SCITQ_ROUNDS", "20"))
+ROUNDS = int(os.environ.get("SCITQ_ROUNDS", "10"))
 SEED = int(os.environ.get("SCITQ_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
 
 # Counts the points of a life, and kills the process at the one asked for. Only names of modules are replaced, not product code.
@@ -117,6 +117,7 @@ def judge(path: Path, said: list[str]) -> list[str]:
     return wrong
 
 
+@pytest.mark.sampled
 @pytest.mark.slow
 def test_killed_at_every_point_of_its_life_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
     whole = live(tmp_path / "whole.scitq", 0)
@@ -172,6 +173,7 @@ while True:
 """
 
 
+@pytest.mark.sampled
 def test_two_writers_killed_at_random_lose_nothing(state_file: Path) -> None:
     rng = random.Random(SEED)
     print(f"seed {SEED}")

@@ -16,7 +16,8 @@ from scitq.errors import NoDriver, StaleDriver, StateFileBusy
 from scitq.store import lease as lease_module
 from scitq.store import writer as writer_module
 from scitq.store.connection import Store
-from scitq.store.lease import Lease, boot_id, is_held, machine_id, process_start
+from scitq.store.here import boot_id, machine_id, process_start
+from scitq.store.lease import Lease, is_held
 from scitq.store.locks import is_stopped
 from tests.store.small import SMALL, bodies, end, line, put, run_child, start_child, until
 

@@ -352,3 +352,17 @@ def test_a_strangers_file_is_no_state_file(tmp_path: Path) -> None:
 
     with pytest.raises((NotAStateFile, StateFileDamaged)):
         salvage(tmp_path / "other.db", tmp_path / "new.scitq", SCHEMA)
+
+
+def test_what_proves_the_driver_to_agents_survives(damaged: Path, tmp_path: Path) -> None:
+    def marks(path: Path) -> list[tuple[str, str]]:
+        with scitq.open(path, drive=False) as engine:
+            return [(k, v) for k, v in engine._reader().execute("select k, v from meta where k in ('id', 'key')")]
+
+    before = marks(damaged)
+    overwrite(damaged, *pages_of(damaged, "execution_task"))
+    salvage(damaged, tmp_path / "new.scitq", SCHEMA)
+    assert marks(tmp_path / "new.scitq") == before
+    with scitq.open(tmp_path / "new.scitq", drive=False) as engine:
+        engine.backup(tmp_path / "copy.scitq")
+    assert marks(tmp_path / "copy.scitq") == before

@@ -52,6 +52,7 @@ def start(suite: Path, report: Path, *, over_apsw: bool) -> subprocess.Popen[byt
         )
 
 
+@pytest.mark.sampled
 @pytest.mark.slow
 def test_all_that_passes_on_the_standard_library_passes_on_the_adapter(suite: Path, tmp_path: Path) -> None:
     reports = {kind: tmp_path / f"{kind}.json" for kind in (False, True)}

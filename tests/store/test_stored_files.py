@@ -90,6 +90,8 @@ def test_what_a_stored_file_has_queued_goes_on(old_file: Path) -> None:
         engine.go_batch("held")
         for name in ("paused", "running"):
             engine.task(name).resume()
+        for rule in engine.recruiters():  # its batch wants a larger machine than this one may be
+            engine.recruiter_update(rule.batch_name, rule.rank, flavor="auto:cpu>=1")
         engine.task("failing").update(command="true")
         engine.task("failing").relaunch()
         ended = engine.wait_all(60)

@@ -13,7 +13,7 @@ import pytest
 
 from scitq.errors import IllegalMove, UnknownTask
 from scitq.states import LIVE, TASK_MOVES, Halt, Outcome, Stage, TaskState, Wanted
-from scitq.store import batches, executions, journal, listing, tasks, workers
+from scitq.store import batches, executions, journal, listing, query, tasks, workers
 from scitq.store.check import check
 from scitq.store.connection import Store
 from scitq.store.executions import Exit
@@ -258,8 +258,10 @@ def test_an_update_is_refused_once_launched_and_history_keeps_what_ran(store: St
     with pytest.raises(IllegalMove, match="already launched"):
         store.write(lambda db: tasks.update(db, 9, id, {"command": "new"}))
     end(store, execution, Outcome.FAILED)
-    store.write(lambda db: tasks.update(db, 9, id, {"command": "new"}))
+    failed_ms = listing.get(store.reader(), id).changed_ms
+    store.write(lambda db: tasks.update(db, 99, id, {"command": "new"}, name="n", priority=2))
     assert listing.get(store.reader(), id).spec.command == "new"
+    assert listing.get(store.reader(), id).changed_ms == failed_ms < 99  # it has been failed since
     kept = store.reader().execute("select spec ->> '$.command' from execution").fetchall()
     assert kept == [("old",)]
 
@@ -545,7 +547,7 @@ def test_a_bulk_insert_counts_as_single_ones_do_and_leaves_the_guards_up(store: 
     ids = store.write(bulk)
     assert listing.counts(store.reader(), "two") == {TaskState.PENDING: (tasks.BULK_FROM + 2) // 3}
     sound(store)
-    move = f"update task set state = {int(TaskState.DEBUG)} where id = ?"
+    move = f"update task set state = {int(TaskState.RUNNING)} where id = ?"
     with pytest.raises(apsw.ConstraintError, match="illegal move"):
         store.write(lambda db: db.execute(move, (ids[0],)))
     with pytest.raises(apsw.ConstraintError, match="illegal move"):
@@ -626,3 +628,61 @@ def test_kinds_of_requests_without_pending_tasks_cost_nothing(store: Store) -> N
         store.write(lambda db, id=id: tasks.cancel(db, 2, id))  # type: ignore[misc]
     found = listing.pending(store.reader(), 9)
     assert [(task.id, task.need and task.need.memory) for task in found] == [(ids[0], 5), (plain, None)]
+
+
+def test_requirements_of_many_new_tasks_are_those_of_single_ones(tmp_path: Path) -> None:
+    text = listing.spec_text(Spec("true"))
+
+    def submit(db: apsw.Connection, sizes: list[int]) -> None:
+        batch = [tasks.batch_id(db, name) for name in ("one", "two")]
+        first = tasks.add_many(db, 1, [(None, batch[0], 0, text, 0)] * 3, None)
+        done, failed, _ = first
+        db.execute(f"update task set state = {int(TaskState.SUCCEEDED)} where id = ?", (done,))
+        tasks.cancel(db, 1, TaskId(failed))
+        total = sum(sizes)
+        requires: list[list[int]] = []
+        for n in range(total):
+            id = first.stop + n
+            wanted = (
+                {done}
+                if n % 5 == 0
+                else {first.stop - 1, id - 1, id - 1}
+                if n % 7
+                else {failed}
+                if n % 11 == 0
+                else set()
+            )
+            requires.append(sorted(parent for parent in wanted if parent < id))
+        at = 0
+        for size in sizes:
+            tasks.add_many(
+                db, 1, [(None, batch[n % 2], 0, text, 0) for n in range(at, at + size)], None, requires[at : at + size]
+            )
+            at += size
+
+    found = []
+    for name, sizes in (("many", [tasks.BULK_FROM + 100]), ("few", [100] * (tasks.BULK_FROM // 100 + 1))):
+        with Store.open(tmp_path / f"{name}.scitq", SCHEMA) as store:
+            store.write(lambda db, sizes=sizes: submit(db, sizes))  # type: ignore[misc]
+            # But for the success that nothing led to.
+            assert check(store.reader(), store.side) == ["task 1 has succeeded, but its last execution has not"]
+            rows = query.rows(store.reader(), "select id, state, unmet, batch, reason from task order by id")
+            found.append((rows, query.rows(store.reader(), "select * from counter order by batch, state")))
+    assert found[0] == found[1]
+    assert {state for _, state, *_ in found[0][0]} == {
+        TaskState.PENDING, TaskState.WAITING, TaskState.BLOCKED, TaskState.SUCCEEDED, TaskState.CANCELLED,
+    }  # fmt: skip
+
+
+def test_of_many_new_tasks_none_requires_one_that_is_not_there(store: Store) -> None:
+    text = listing.spec_text(Spec("true"))
+
+    def submit(db: apsw.Connection, missing: int) -> range:
+        batch = tasks.batch_id(db, "one")
+        rows = [(None, batch, 0, text, 0)] * tasks.BULK_FROM
+        return tasks.add_many(db, 1, rows, None, [[]] * (tasks.BULK_FROM - 1) + [[missing]])
+
+    for missing in (1 << 40, -1):
+        with pytest.raises(UnknownTask, match="to require"):
+            store.write(lambda db, missing=missing: submit(db, missing))  # type: ignore[misc]
+    assert listing.counts(store.reader()) == {}

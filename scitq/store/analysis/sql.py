@@ -6,6 +6,7 @@ Whatever the text, it can only read: SQLite asks our authorizer before each kind
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import threading
@@ -17,14 +18,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import apsw
 
 from scitq.errors import BadInput
+from scitq.pictured import Pictured
 from scitq.store.faults import explain
 
 if TYPE_CHECKING:
+    from scitq.markup import Markup
     from scitq.store.connection import Store
 
 T = TypeVar("T")
 LIMIT_S = 30.0
-VIEWS = ("tasks", "executions", "workers")
+NO_PANDAS = "pandas is not installed here, and data frames are its: pip install 'scitq[notebook]'"
+# A notebook shows so many rows, and so much of a value.
+SHOWN = 50
+SHOWN_CHARACTERS = 200
+VIEWS = ("tasks", "executions", "workers", "workflows")
 
 _STEPS = 10_000  # of SQLite's machine between two looks at the clock: about a millisecond
 _ALLOWED = frozenset({apsw.SQLITE_SELECT, apsw.SQLITE_READ, apsw.SQLITE_FUNCTION, apsw.SQLITE_RECURSIVE})
@@ -38,8 +45,9 @@ _QUERY = re.compile(r"\s*(?:select|with|values)\b", re.IGNORECASE)
 _kept = threading.local()
 
 
-class Rows(list[dict[str, Any]]):
+class Rows(Pictured, list[dict[str, Any]]):
     """The answer to a query: a list of mappings from column to value, and `columns`, which are there without rows too.
+    `to_frame()` makes a pandas DataFrame of it.
 
     Where two columns have one name, the second is `name_2`.
     """
@@ -50,6 +58,29 @@ class Rows(list[dict[str, Any]]):
 
     def __repr__(self) -> str:
         return f"<{len(self)} {'row' if len(self) == 1 else 'rows'}: {', '.join(self.columns)}>"
+
+    def _picture(self) -> Markup:
+        from scitq.markup import joined, soft, table
+
+        shown = [*self[:SHOWN]]
+        cells = [[_shown(value) for value in row.values()] for row in shown]
+        right = [at for at, name in enumerate(self.columns) if any(isinstance(row[name], int | float) for row in shown)]
+        more = len(self) - len(shown)
+        return joined([table(self.columns, cells, right), soft(f"and {more:,} more rows") if more else None])
+
+    def to_frame(self) -> Any:
+        """The same as a pandas DataFrame.
+
+        Raises:
+            BadInput: pandas is not installed.
+        """
+        from importlib import import_module
+
+        try:
+            pandas: Any = import_module("pandas")
+        except ImportError:
+            raise BadInput(NO_PANDAS) from None
+        return pandas.DataFrame.from_records([tuple(row.values()) for row in self], columns=list(self.columns))
 
 
 def sql(store: Store, query: str, params: Sequence[Any] | Mapping[str, Any] = (), timeout_s: float = LIMIT_S) -> Rows:
@@ -64,8 +95,11 @@ def sql(store: Store, query: str, params: Sequence[Any] | Mapping[str, Any] = ()
         return _ask(db, query, params)
 
 
-def select_ids(db: apsw.Connection, where: str, timeout_s: float = LIMIT_S) -> list[int]:
-    """The numbers of the tasks that meet a condition on the view `tasks`, such as `batch = 'x' and state = 'failed'`.
+def select_ids(
+    db: apsw.Connection, where: str, timeout_s: float = LIMIT_S, *, among: Sequence[int] | None = None
+) -> list[int]:
+    """The numbers of the tasks (of some, if they are given) that meet a condition on the view `tasks`, such as
+    `batch = 'x' and state = 'failed'`.
 
     `db` may be any connection of ours, in a transaction or not: while this runs it can only read.
 
@@ -76,10 +110,11 @@ def select_ids(db: apsw.Connection, where: str, timeout_s: float = LIMIT_S) -> l
     _refuse_more_than_expression(where)
     # Parentheses match and nothing is a comment, so what is between ours is one expression: it cannot end the statement,
     # add a clause or comment the rest away. The line break is for the eye only.
-    query = f"select id from tasks where (\n{where}\n) order by id"
+    some = "" if among is None else "id in (select value from json_each(?)) and "
+    query = f"select id from tasks where {some}(\n{where}\n) order by id"
     try:
         with _reading_only(db), _limited(db, timeout_s):
-            return [int(row["id"]) for row in _ask(db, query, ())]
+            return [int(row["id"]) for row in _ask(db, query, () if among is None else (json.dumps(among),))]
     except (apsw.SQLError, apsw.AuthError, apsw.MismatchError, UnicodeError) as error:
         ours = query.index(where)  # ASCII: as many bytes as characters
         raise BadInput(f"where: {_sentence(error, where, ours)}{_hint(db, error, where)}") from error
@@ -244,6 +279,14 @@ def _hint(db: apsw.Connection, error: BaseException, where: str) -> str:
         return ""
     quotes = " Text stands in 'single quotes'." if '"' in where else ""
     return f" Columns: {', '.join(columns_of(db, 'tasks'))}.{quotes}"
+
+
+def _shown(value: Any) -> str:
+    """A value as a notebook shows it."""
+    if isinstance(value, bytes):
+        value = value[:SHOWN_CHARACTERS].decode(errors="backslashreplace")
+    text = "" if value is None else f"{value:.10g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "…"
 
 
 def _distinct(names: Sequence[str]) -> tuple[str, ...]:

@@ -23,15 +23,21 @@ import apsw
 
 from scitq.engine import Engine
 from scitq.remote import local
-from scitq.states import Halt, TaskState
-from scitq.store import batches, executions, listing, manifests, tasks
+from scitq.states import Halt, JobState, TaskState, WorkerState
+from scitq.store import batches, executions, jobs, listing, manifests, query, tasks, workers, workflows
 from scitq.store.executions import Exit
 from scitq.store.schema import SCHEMA
 from scitq.task import Assignment, TaskId
 from scitq.worker import WorkerId
 
 HERE = Path(__file__).parent
-RELEASED: dict[int, str] = {1: "58242a299dc60f53aa580227dab93a3dec054809ddc182bed5d3baa2ddbc8e2e"}
+RELEASED: dict[int, str] = {
+    1: "58242a299dc60f53aa580227dab93a3dec054809ddc182bed5d3baa2ddbc8e2e",
+    2: "ef0a69c8ace4e28d4888dad29c1cd5b99249cf48c8bc88d5f9146a295da00284",
+    3: "a25cc79befcfe34cf8047694712c4eca4d7fc4be8aaff09be213741c5903f6b1",
+    4: "bbe68615b84f35a843d03a10a4445a39bda88ab97a23cbbc341e34fd0a9c615e",
+    5: "ef8dbb2382acbcf6e7965f129dbbdcf18c7fd659cc341b69298951ee5b233034",
+}
 """Schema versions that were released, with the SHA-256 of their files: these are never made anew."""
 
 # Nothing of the machine that makes it may be in the file.
@@ -78,6 +84,9 @@ def main(folder: Path) -> Path:
                 local.stop(side / "local")
         with Engine(path, drive=False) as engine:
             engine._write(leave_in_each_state)
+            engine._write(add_fleet)
+            engine._write(add_workflow)
+            engine._write(add_notices)
             assert engine.check() == [], engine.check()
             target.with_suffix(".json").write_text(json.dumps(told(engine), indent=1) + "\n")
         make_anonymous(path)
@@ -149,6 +158,53 @@ def leave_in_each_state(db: apsw.Connection) -> None:
     db.execute(row, (int(TaskState.DEBUG), now, now, context, '{"command":["echo","debug"]}'))
 
 
+def add_fleet(db: apsw.Connection) -> None:
+    """Workers elsewhere, and jobs of each state."""
+    now = time.time_ns() // 1_000_000
+    atlas = workers.add(db, now, "atlas", "ssh", "me@atlas", concurrency=16, prefetch=4, settings={"lost_after": 7200})
+    workers.linked(db, atlas, {"how": "socket", "root": "/home/me/.scitq/0123/atlas"})
+    workers.silent(db, atlas, 1_500)
+    workers.move(db, now, atlas, WorkerState.FAILED)  # so that nobody who drives this file looks for it
+    for kind, *states in (
+        ("install", JobState.RUNNING, JobState.SUCCEEDED),
+        ("restart", JobState.RUNNING, JobState.FAILED),
+        ("clean", JobState.CANCELLED),
+    ):
+        job = jobs.add(db, now, kind, atlas, {"asked": True})
+        for state in states:
+            jobs.move(db, now, job, state, note=f"it is {state.word}")
+        jobs.say(db, job, "connect", 0.5, "connect 0.1 s")
+
+
+def add_workflow(db: apsw.Connection) -> None:
+    """A workflow whose two steps are batches of tasks that there are."""
+    now = 1_700_000_000_000
+    workflow = workflows.put(db, now, "qc", {"retry": 2}, "/home/me/qc.py")
+    for position, (step, name) in enumerate((("align", "failing"), ("stats", "blocked"))):
+        batch = workflows.put_step(db, workflow, "qc", step, position)
+        task = query.one(db, "select id from task where name = ?", (name,))[0]
+        tasks.update(db, now, task, {}, batch=f"qc.{step}")
+        workflows.put_members(db, workflow, [(task, batch, name, "0" * 64, position, '["1:2",null]', None, position)])
+    db.execute(
+        "insert into recruiter(batch, rank, tasks_per_worker, flavor, concurrency, maximum_workers) "
+        "select id, 1, 4, 'auto:cpu>=8', 4, 2 from batch where step = 'align'"
+    )
+
+
+def add_notices(db: apsw.Connection) -> None:
+    """What was seen and put aside; a trend; a batch and a workflow at which work has begun, and one whose end was told."""
+    now = 1_700_000_000_000
+    posted = {"kind": "hook", "text": "the command at the end of batches failed", "about": {"batch": "align"}}
+    rows = (("blocked", now, "1", now, None, None), ("halted:held", now, "suspended", now, now, None),
+            ("hook", now, "", None, None, json.dumps(posted)))  # fmt: skip
+    db.executemany("insert into notice(key, at, mark, seen, dismissed, data) values (?, ?, ?, ?, ?, ?)", rows)
+    for n in range(3):
+        workers.measure(db, WorkerId(1), {**STATS, "at": now + 40_000 * n, "load": float(n)})
+    db.execute("update batch set began = ? where name = 'default'", (now,))
+    db.execute("update batch set told = ? where name = 'align'", (now,))
+    db.execute("update workflow set began = ?", (now,))
+
+
 def told(engine: Engine) -> dict[str, Any]:
     """What the file holds."""
     return {
@@ -170,6 +226,25 @@ def told(engine: Engine) -> dict[str, Any]:
             [row["name"], row["input"], row["resource"], row["output"]]
             for row in engine.sql("select * from tasks where input is not null or output is not null")
         ],
+        "workers": [
+            [row["name"], row["kind"], row["state"], row["concurrency"], row["address"], row["link"], row["silent"]]
+            for row in engine.sql("select * from workers where kind <> 'local'")
+        ],
+        "jobs": [
+            [row["kind"], row["worker"], row["state"], row["step"], row["progress"], row["note"]]
+            for row in engine.sql("select * from jobs")
+        ],
+        "workflows": [
+            [row["name"], row["script"], row["steps"], row["tasks"], row["failed"]]
+            for row in engine.sql("select * from workflows")
+        ],
+        "members": [[*row.values()] for row in engine.sql(
+            "select name, digest, position, seen, grown from member order by position")],
+        "recruiters": [[*row.values()] for row in engine.sql(
+            "select rank, tasks_per_worker, flavor, concurrency, maximum_workers from recruiter")],
+        "notices": [[*row.values()] for row in engine.sql("select * from notice order by key")],
+        "samples": [[*row.values()] for row in engine.sql("select * from samples order by at")],
+        "ends": [[*row.values()] for row in engine.sql("select name, began, told from batch where began or told order by name")],
     }  # fmt: skip
 
 
@@ -178,6 +253,7 @@ def make_anonymous(path: Path) -> None:
     db = sqlite3.connect(path)
     db.execute("update lead set pid = 1, host = 'laptop', machine = 'machine', boot = 'boot', program = 'python'")
     db.execute("update worker set facts = ?, stats = ?, note = null", (json.dumps(FACTS), json.dumps(STATS)))
+    db.execute("update meta set v = 'a key that no agent knows' where k = 'key'")
     db.commit()
     db.execute("pragma wal_checkpoint(truncate)")
     db.execute("vacuum")
