@@ -1,4 +1,4 @@
-"""The command line: `commands` is the table of all commands, `cli` makes a program of it, `show` prints what they return.
+"""The command line: `table` is the table of all commands, `cli` makes a program of it, `show` prints what they return.
 
 The functions behind the rows live in `tasks`, `submitting`, `driving`, `looking` and `demo`; each is imported when its command is used.
 """

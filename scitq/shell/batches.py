@@ -11,22 +11,34 @@ import click
 from scitq import submission
 from scitq.engine import Engine
 from scitq.errors import BadInput
+from scitq.money import limit_of
 from scitq.selection import Selection
 from scitq.shell import facts
 from scitq.shell.answers import Bytes, Column, Rows, Seconds, Text, several, shown
 from scitq.shell.editing import CANCEL, DELETE, confirmed, many
 from scitq.shell.submitting import conditions
-from scitq.states import FINAL, Halt, TaskState
+from scitq.states import FINAL, LIVE, Halt, TaskState
 from scitq.store import batches
+
+# The numbers of scitq 1, and the options for them.
+_SIGNALS = {3: "term", 9: "kill", 20: "pause"}
+
+
+# What a narrow terminal shows last of a batch.
+_CHEAP = {"cancelled": 15, "blocked": 20, "tasks": 30, "queued": 40}
 
 
 def listed(engine: Engine, args: SimpleNamespace) -> Rows:
     """The batches, how far each is, whether it goes on, and its defaults."""
     all_counts, rows = engine.batches(), []
+    for name in args.by_name:
+        batches.known(engine._reader(), name)
     for name, (halt, settings) in batches.all_of(engine._reader()).items():
         counts = all_counts.get(name, {})
         if not counts and halt is Halt.GO and not settings:
             continue  # its tasks were deleted, or moved to another batch
+        if args.by_name and name not in args.by_name:
+            continue
         rows.append({
             "batch": name, "state": halt.word, "tasks": sum(counts.values()), **facts.count_words(counts),
             "queued": facts.queued(counts), "live": facts.live(counts), "defaults": _defaults(settings), "_defaults": _told(settings),
@@ -35,9 +47,9 @@ def listed(engine: Engine, args: SimpleNamespace) -> Rows:
     always = ("tasks", "queued", "live", "succeeded", "failed")
     keys = [key for key in keys if key in always or any(row[key] for row in rows)]
     columns = [Column("batch", gives=True), Column("state")]
-    columns += [Column(key, "running" if key == "live" else None) for key in keys]
+    columns += [Column(key, "running" if key == "live" else None, worth=_CHEAP.get(key)) for key in keys]
     if any(row["_defaults"] for row in rows):
-        columns.append(Column("_defaults", "defaults", gives=True))
+        columns.append(Column("_defaults", "defaults", gives=True, worth=10, good=12))
     notes = [] if rows else [f"{engine.path.name} has no tasks yet."]
     return Rows(columns, rows, notes, head=bool(rows) and not args.no_header)
 
@@ -80,8 +92,39 @@ def suspend(engine: Engine, args: SimpleNamespace) -> Text:
     return _halt(engine, args, Halt.SUSPENDED)
 
 
+def stop(engine: Engine, args: SimpleNamespace) -> Text:
+    """What scitq 1 calls stopping a batch: to pause it, and something about what runs."""
+    asked = [
+        *([args.signal] if args.signal is not None else []),
+        *(n for n, flag in _SIGNALS.items() if getattr(args, flag)),
+    ]
+    if len(asked) > 1:
+        raise click.UsageError("one of -N, --term, --kill and --pause at a time.")
+    signal = asked[0] if asked else 0
+    if signal not in (0, *_SIGNALS):
+        raise click.UsageError(f"-N takes 0, 3, 9 or 20, not {signal}.")
+    names = _names(engine, args)
+    chosen = _running(engine, names) if signal in (3, 9) else Selection(engine, [])
+    if not chosen.ids:
+        return _halt(engine, args, Halt.SUSPENDED if signal == 20 else Halt.PAUSED)
+
+    def all_that_runs(_: Selection) -> int:
+        for name in names:
+            engine.pause_batch(name)
+        return _running(engine, names).cancel()  # also what has begun since
+
+    return many(engine, args, chosen, CANCEL, all_that_runs)
+
+
+def _running(engine: Engine, names: list[str]) -> Selection:
+    ids = [task for name in names for task in _chosen(engine, name, frozenset(TaskState) - LIVE).ids]
+    return Selection(engine, ids)
+
+
 def go(engine: Engine, args: SimpleNamespace) -> Text:
     """Let them go on."""
+    if args.signal not in (None, 0, 18):
+        raise click.UsageError(f"-N takes 0 or 18, not {args.signal}.")
     return _halt(engine, args, Halt.GO)
 
 
@@ -182,12 +225,19 @@ def defaults(engine: Engine, args: SimpleNamespace) -> Text:
         raise click.UsageError("which batch? It is made if it is new.")
     name = names[0]
     wanted = conditions(args)
-    if not wanted and not args.clear:
+    if not wanted and not args.clear and args.max_cost is None:
         raise click.UsageError("nothing to set: give at least one option, or --clear.")
+    limit = None if args.max_cost in (None, "none") else limit_of(args.max_cost)  # before anything is set
     known = batches.all_of(engine._reader())
     if args.clear:
         wanted = {**dict.fromkeys(known[name][1] if name in known else ()), **wanted}
     settings = engine.set_batch(name, **wanted)
+    said = []
+    if args.max_cost is not None:
+        engine.set_max_cost(limit, batch=name)
+        said.append(f"its machines may cost {'what they do' if limit is None else limit}")
     told = f"defaults of its tasks from now on: {_told(settings)}" if settings else "no defaults any more"
     new = "" if name in known else " It is a new batch."
-    return Text(f"{name}: {told}.{new}", {"batch": name, "defaults": _defaults(settings)})
+    if wanted or args.clear:
+        said.append(told)
+    return Text(f"{name}: {'; '.join(said)}.{new}", {"batch": name, "defaults": _defaults(settings)})

@@ -32,8 +32,9 @@ def listed(engine: Engine, args: SimpleNamespace) -> Rows:
         notes = [f"{engine.path.name} has no results to take yet." if args.older_than is None else "No such results."]
     if (unknown := cache.unknown(engine._reader())) and args.older_than is None:
         notes.append(f"{several(unknown, 'success', 'successes')} will be looked at by the next driver.")
-    columns = [Column("task"), Column("label", gives=True), Column("age", "ended"), Column("run_s", "took"),
-               Column("files"), Column("bytes", "size"), Column("used"), Column("address", "where", gives=True)]  # fmt: skip
+    columns = [Column("task"), Column("label", gives=True), Column("age", "ended", worth=40), Column("run_s", "took", worth=20),
+               Column("files", worth=10), Column("bytes", "size", worth=30), Column("used", worth=15),
+               Column("address", "where", gives=True, worth=44, good=16)]  # fmt: skip
     return Rows(columns, rows, notes, head=bool(rows) and not args.no_header, cut=not args.long)
 
 

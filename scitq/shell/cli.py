@@ -1,6 +1,5 @@
-"""The program: options and arguments from the table of `commands`, the file opened, errors said in a sentence.
+"""The program: options and arguments from the table of `table`, the file opened, errors said in a sentence.
 
-Completion is click's own: `eval "$(_SCITQ_COMPLETE=bash_source scitq)"` in ~/.bashrc (zsh_source, fish_source for others).
 Loads click and the table only; the engine is loaded by the command that needs it, so that `--help` is quick.
 """
 
@@ -17,14 +16,17 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from scitq._version import VERSION
-from scitq.shell.commands import COMMANDS, LAUNCH, SHELLS, Argument, Command, Option
-from scitq.shell.fetchtable import FETCH, HELP
+from scitq.shell.table import COMMANDS, FETCH, LAUNCH, SHELLS, Argument, Command, Option
+from scitq.shell.table.data import HELP
+from scitq.shell.table.former import FORMER, SERVER
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from scitq.engine import Engine
     from scitq.shell.show import Screen
+    from scitq.shell.surroundings import Surroundings
+    from scitq.store.moved import Moved
 
 _SUMMARY = """A scientific task queue in one file.
 
@@ -35,23 +37,31 @@ First steps:
   scitq launch -- ls -l       queue a task
   scitq up                    drive what is queued
   scitq status                what runs, what needs you
+  scitq                       all of these at a prompt, with completion
 
 The file is -f FILE, else $SCITQ_FILE, else the nearest *.scitq here or in a folder above.
 
-\b
-Completion:  eval "$(_SCITQ_COMPLETE=bash_source scitq)"
+Completion in bash, zsh or fish: scitq completion --help. All commands in short, exit codes: scitq help --help.
 """
 _GROUPS = {
     "task": "One task or many.",
+    "execution": "Attempts at tasks.",
     "worker": "Machines that run tasks.",
+    "job": "Long operations, such as preparing a worker.",
+    "cloud": "Machines that are rented.",
     "batch": "Tasks under one name.",
+    "flavor": "What could be rented, best first.",
+    "provider": "Who rents machines.",
+    "recruiter": "Which workers serve a batch.",
     "cache": "Results that tasks may take.",
+    "workflow": "Workflows that scripts declare.",
     "config": "What belongs to you, not to a file.",
     "fetch": HELP,
 }
 _SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 _TYPES: dict[str, Any] = {
-    "text": click.STRING, "whole": click.INT, "number": click.FLOAT, "seconds": click.FLOAT, "pair": click.STRING, "flag": click.BOOL,
+    "text": click.STRING, "whole": click.INT, "number": click.FLOAT, "seconds": click.FLOAT, "pair": click.STRING, "two": click.STRING,
+    "flag": click.BOOL,
 }  # fmt: skip
 
 
@@ -62,6 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def launch(arguments: Sequence[str] | None = None) -> NoReturn:
     """`scitq-launch`: what `scitq launch` is, under scitq 1's name."""
+    _complete("scitq-launch")
     sys.exit(
         run(command(LAUNCH, is_alone=True), sys.argv[1:] if arguments is None else list(arguments), "scitq-launch")
     )
@@ -69,19 +80,28 @@ def launch(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def fetch(arguments: Sequence[str] | None = None) -> NoReturn:
     """`scitq-fetch`: what `scitq fetch` is, alone."""
+    _complete("scitq-fetch")
     sys.exit(run(fetch_program(), sys.argv[1:] if arguments is None else list(arguments), "scitq-fetch"))
 
 
-def run(root: click.Command, arguments: list[str], name: str) -> int:
-    """Run the program; gives its exit code."""
+def _complete(program: str) -> None:
+    """Answer a shell that asks how a line may go on, if that is what this process is for."""
+    if "_SCITQ_COMPLETING" in os.environ:
+        from scitq.shell import completion
+
+        sys.exit(completion.answer(program))
+
+
+def run(root: click.Command, arguments: list[str], name: str, *, surroundings: Surroundings | None = None) -> int:
+    """Run the program; gives its exit code. In surroundings, with the engine and on the screen that they have."""
     try:
         try:
-            code = root.main(arguments, prog_name=name, standalone_mode=False)
+            code = root.main(arguments, prog_name=name, standalone_mode=False, obj=surroundings)
             return code if isinstance(code, int) else 0
         except click.exceptions.Exit as end:
             return end.exit_code
         except click.ClickException as problem:
-            return _refuse(problem, "--json" in arguments)
+            return _refuse(problem, "--json" in arguments, surroundings)
         except (KeyboardInterrupt, click.Abort):
             return 130
     except BrokenPipeError:
@@ -95,14 +115,28 @@ def _seen_enough() -> int:
     return 141
 
 
-def _refuse(problem: click.ClickException, as_json: bool) -> int:
+def _screen(surroundings: Surroundings | None, as_json: bool) -> Screen:
+    if surroundings is not None:
+        return surroundings.screen(as_json)
     from scitq.shell.show import Screen
 
+    return Screen(as_json=as_json)
+
+
+def _refuse(problem: click.ClickException, as_json: bool, surroundings: Surroundings | None) -> int:
     text = problem.format_message()
-    screen = Screen(as_json=as_json)
+    if isinstance(problem, click.NoSuchOption):
+        from scitq.shell import wrongly
+
+        text = wrongly.option(problem.option_name, problem.ctx.command if problem.ctx is not None else None)
+    screen = _screen(surroundings, as_json)
     if isinstance(problem, click.UsageError) and problem.ctx is not None and not as_json:
-        screen.say(problem.ctx.get_usage())
-        text = f"{text}\nSee {problem.ctx.command_path} --help"
+        path = problem.ctx.command_path
+        if surroundings is None:
+            screen.say(problem.ctx.get_usage())
+            text = f"{text}\nSee {path} --help"
+        elif " " in path:
+            text = f"{text}\nSee {path.partition(' ')[2]} --help"
     screen.error(text)
     return problem.exit_code
 
@@ -136,34 +170,65 @@ class Words(click.Command):
         return settled
 
 
+# What may stand between `scitq run` and the script of a workflow; those that take a word.
+_OF_SCRIPTS = {
+    "--plan": 0,
+    "--offers": 0,
+    "--fresh": 0,
+    "--prune": 0,
+    "--json": 0,
+    "-v": 0,
+    "--verbose": 0,
+    "-f": 1,
+    "--file": 1,
+    "-y": 0,
+    "--yes": 0,
+}
+
+
+def _is_script(words: Sequence[str]) -> bool:
+    """Whether the first word that is no option is a Python file: then `scitq run` is about its workflows, not a command.
+    After `--`, and among options of a task, it is a command."""
+    rest = list(words)
+    while rest and (rest[0] in _OF_SCRIPTS or rest[0].startswith("--file=")):
+        del rest[: 1 + _OF_SCRIPTS.get(rest[0], 0)]
+    return bool(rest) and rest[0].endswith(".py") and os.path.isfile(rest[0])
+
+
 class Group(click.Group):
-    """Commands by name; a wrong name is answered with the nearest right one."""
+    """Commands by name; a wrong name is answered with the nearest right one. `others`: further names of a command."""
+
+    def __init__(self, *args: Any, **given: Any) -> None:
+        super().__init__(*args, **given)
+        self.others: dict[str, str] = {}
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return super().get_command(ctx, self.others.get(cmd_name, cmd_name))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0] if args else ""
+        if (
+            name == "debug" and args[1:2] == ["run"] and "task" in self.commands and not os.path.isfile("run")
+        ):  # scitq 1's word
+            return "task debug", self.commands["task"].commands["debug"], args[2:]  # type: ignore[attr-defined]
+        if name == "run" and "workflow" in self.commands and _is_script(args[1:]):
+            return "workflow run", self.commands["workflow"].commands["run"], args[1:]  # type: ignore[attr-defined]
         if args and self.get_command(ctx, name) is None and not name.startswith("-"):
-            import difflib
+            path = " ".join([*ctx.command_path.split()[1:], name])
+            if (became := FORMER.get(path)) is not None:
+                ctx.fail(f"there is no scitq {path}. {became}")
+            from scitq.shell import wrongly
 
-            known = self.list_commands(ctx)
-            near = (
-                difflib.get_close_matches(name, known, 1, 0.5)
-                or [one for one in known if name and one.startswith(name)][:1]
-            )
-            elsewhere = [row.path for row in (*COMMANDS, *FETCH) if row.path.split()[-1] == name]
-            if elsewhere:
-                hint = f"Did you mean: scitq {elsewhere[0]}"
-            else:
-                hint = f"Did you mean: {ctx.command_path} {near[0]}" if near else f"There are: {', '.join(known)}."
-            ctx.fail(f"there is no command {name!r}. {hint}")
+            ctx.fail(wrongly.command(name, ctx.command_path, self.commands))
         return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)  # as in the table: the order in which one meets them
 
 
-def program() -> click.Group:
+def program() -> Group:
     """`scitq` with all its commands."""
     root = Group(
         name="scitq", help=_SUMMARY, no_args_is_help=False, invoke_without_command=True,
@@ -171,13 +236,18 @@ def program() -> click.Group:
     )  # fmt: skip
     root.params += [*_common({"-f", "-v"}), click.Option(["--version"], is_flag=True, is_eager=True, expose_value=False,
                     help="Say which version this is.", callback=_version)]  # fmt: skip
+    # Of scitq-manage in version 1: what it was asked was waited for, for ever or so long.
+    root.params += [
+        click.Option(["-s", "--server"], hidden=True, expose_value=False, is_eager=True, callback=_no_server),
+        click.Option(["-t", "--timeout"], type=click.FLOAT, hidden=True, expose_value=False),
+    ]
     root.callback = _bare
     for row in (*COMMANDS, *FETCH):
         *group, name = row.path.split()
-        place: click.Group = root
+        place = root
         if group:
             found = root.commands.get(group[0])
-            if not isinstance(found, click.Group):
+            if not isinstance(found, Group):
                 found = Group(
                     name=group[0], help=_GROUPS[group[0]], invoke_without_command=True, context_settings=_SETTINGS
                 )
@@ -186,6 +256,7 @@ def program() -> click.Group:
                 root.add_command(found)
             place = found
         place.add_command(command(row), name)
+        place.others |= dict.fromkeys(row.aliases, name)
     return root
 
 
@@ -214,7 +285,7 @@ def command(row: Command, *, is_alone: bool = False) -> click.Command:
                     nargs=-1 if one.many else 1,
                     required=one.required,
                     metavar=one.metavar,
-                    type=click.UNPROCESSED if one.many else click.STRING,
+                    type=click.UNPROCESSED if one.many else click.INT if one.is_whole else click.STRING,
                 )
             )
         else:
@@ -226,6 +297,7 @@ def command(row: Command, *, is_alone: bool = False) -> click.Command:
         name=row.path.split()[-1] if not is_alone else "scitq-launch",
         params=params,
         callback=lambda **given: _do(row, given),
+        epilog=_examples(row),
         help=row.help,
         hidden=row.hidden,
         short_help=row.help.splitlines()[0],
@@ -233,10 +305,18 @@ def command(row: Command, *, is_alone: bool = False) -> click.Command:
     )
 
 
+def _examples(row: Command) -> str | None:
+    """The end of its help."""
+    if not row.examples:
+        return None
+    return "\n".join(("\b", "Examples:", *(f"  {line}" for line in row.examples)))
+
+
 def _option(one: Option) -> click.Option:
     return click.Option(
         [*one.flags, one.name],
         help=one.help, type=_TYPES[one.kind], is_flag=one.kind == "flag", multiple=one.many, metavar=one.metavar,
+        nargs=2 if one.kind == "two" else 1,
         default=one.default if one.kind != "flag" else False, hidden=one.hidden, show_default=one.default is not None,
     )  # fmt: skip
 
@@ -248,6 +328,9 @@ def _common(free: set[str], *more: str | None, has_file: bool = True) -> list[cl
     found: list[click.Parameter] = [
         click.Option([*file, "_file"], metavar="FILE", help="The state file.", hidden=not has_file),
         click.Option(["--json", "_json"], is_flag=True, help="Print JSON."),
+        click.Option(
+            ["--no-pager", "_no_pager"], is_flag=True, help="Print long answers without the pager of your settings."
+        ),
         click.Option([*debug, "_verbose"], is_flag=True, help="Tell what goes on inside."),
     ]
     if "--version" in more:
@@ -256,13 +339,20 @@ def _common(free: set[str], *more: str | None, has_file: bool = True) -> list[cl
     return found
 
 
+def _no_server(ctx: click.Context, _: click.Parameter, given: str | None) -> None:
+    if given is not None:
+        ctx.fail(SERVER)
+
+
 def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted:
-        from scitq.shell.show import Screen
-
-        screen = Screen(as_json="--json" in sys.argv)
+        screen = _screen(ctx.obj, "--json" in sys.argv)
         screen.json({"version": VERSION}) if screen.as_json else screen.out(f"scitq {VERSION}")
         ctx.exit()
+
+
+# What `_common` adds, by the names that a callback has it under.
+_COMMON = ("_file", "_json", "_verbose", "_no_pager")
 
 
 # --- doing it -----------------------------------------------------------------------------------------------------------------
@@ -275,26 +365,43 @@ def _remember(**given: Any) -> None:
     context.meta["scitq.given"] = {**before, **{key: value for key, value in given.items() if value}}
 
 
-def _bare(**given: Any) -> None:
+def _bare(**given: Any) -> int:
     _remember(**given)
     context = click.get_current_context()
-    if context.invoked_subcommand is None:
-        from scitq.shell.show import Screen
-
-        Screen().out(context.get_help())
+    if context.invoked_subcommand is not None:
+        return 0
+    is_root = context.parent is None and context.obj is None and not given.get("_json")
+    if is_root and context.command.name == "scitq" and os.isatty(0) and os.isatty(1):
+        shell = next(row for row in COMMANDS if row.path == "shell")
+        return _do(shell, {"line": None, "keep_going": False, **dict.fromkeys(_COMMON)})
+    _screen(context.obj, False).out(context.get_help())
+    return 0
 
 
 def _do(row: Command, given: dict[str, Any]) -> int:
     from scitq.errors import ScitqError
-    from scitq.shell.show import Screen
 
-    common = click.get_current_context().meta.get("scitq.given", {})
-    file, as_json, verbose = (given.pop(key) or common.get(key) for key in ("_file", "_json", "_verbose"))
-    screen = Screen(as_json=bool(as_json))
-    args = SimpleNamespace(**given, screen=screen, file=file, common=common)
+    context = click.get_current_context()
+    common, surroundings = context.meta.get("scitq.given", {}), context.obj
+    file, as_json, verbose, no_pager = (given.pop(key) or common.get(key) for key in _COMMON)
+    screen = _screen(surroundings, bool(as_json))
+    screen.has_pager = not no_pager
+    args = SimpleNamespace(**given, screen=screen, file=file, common=common, surroundings=surroundings)
+    if any(one.takes for one in row.parameters):
+        from scitq.shell import wrongly
+
+        if (wrong := wrongly.value(row, given)) is not None:
+            raise click.UsageError(wrong, context)
     try:
         _log(screen, verbose=bool(verbose), with_time=bool(given.get("detached")))
+        _look_at_settings(row, screen)
         with _opened(row, file, args) as engine:
+            if (there := _elsewhere(row, engine)) is not None and engine is not None:
+                from scitq.shell.forwarding import passed_on
+
+                code = passed_on(row, there, given, screen, engine.path.name, verbose=bool(verbose))
+                if code is not None:
+                    return code
             return screen.answer(row.function()(engine, args))
     except ScitqError as problem:
         screen.error(str(problem))
@@ -310,49 +417,85 @@ def _do(row: Command, given: dict[str, Any]) -> int:
         screen.clear_line()
 
 
+def _look_at_settings(row: Command, screen: Screen) -> None:
+    """What of the settings makes no sense is said, and does no more harm than that; `config` and `doctor` say it themselves."""
+    from scitq import config
+
+    if row.path != "doctor" and not row.path.startswith("config ") and config.path().exists():
+        for problem in config.load().problems:
+            screen.say(f"{problem} (Not used. scitq config edit)")
+
+
+def _elsewhere(row: Command, engine: Engine | None) -> Moved | None:
+    """Where the file is driven, if that is not here, and if the command is not about just that."""
+    if engine is None or row.path in ("promote", "demote"):
+        return None
+    from scitq.store import moved
+
+    return moved.found(engine._reader())
+
+
 @contextlib.contextmanager
 def _opened(row: Command, file: str | None, args: SimpleNamespace) -> Iterator[Engine | None]:
+    surroundings: Surroundings | None = args.surroundings
     if row.file == "none" or getattr(args, "repair", None):  # a damaged file may not even open
-        _begin_collecting()
+        _begin_collecting(surroundings)
         yield None
         return
+    if surroundings is not None and (kept := _kept(row, file, surroundings)) is not None:
+        with _explained(kept.path):
+            yield kept
+        return
     from scitq.engine import Engine, find
-    from scitq.store.faults import explain
 
     path = find(file) if row.file == "made" else _there(file)
     drives = row.drives if isinstance(row.drives, bool) else any(getattr(args, name) for name in row.drives)
     if drives:
         import scitq.driver  # noqa: F401  (it would be loaded by the first submission)
-    _begin_collecting()
-    with Engine(path, drive=drives) as engine:
-        try:
-            yield engine
-        except Exception as error:
-            better = explain(error, path)
-            if better is error:
-                raise
-            raise better from error  # SQLite's, while reading: a damaged file, a broken disk
+    _begin_collecting(surroundings)
+    with Engine(path, drive=drives) as engine, _explained(path):
+        yield engine
 
 
-def _begin_collecting() -> None:
+def _kept(row: Command, file: str | None, surroundings: Surroundings) -> Engine | None:
+    """The engine that was open before this command, and stays open after it; None: the command is about another file."""
+    from pathlib import Path
+
+    from scitq.engine import find
+
+    if (engine := surroundings.engine_of(Path(file) if file else None)) is not None:
+        return engine
+    if surroundings.engine_of(None) is not None or surroundings.adopt is None:
+        return None
+    return surroundings.adopt(find(file) if row.file == "made" else _there(file))
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    from scitq.store.faults import explain
+
+    try:
+        yield
+    except Exception as error:
+        better = explain(error, path)
+        if better is error:
+            raise
+        raise better from error  # SQLite's, while reading: a damaged file, a broken disk
+
+
+def _begin_collecting(surroundings: Surroundings | None) -> None:
     """Garbage may come from here on (see `scitq.__main__`); what was loaded is none, now or at the end."""
-    gc.freeze()
-    gc.enable()
+    if surroundings is None:  # else the process is at work since long
+        gc.freeze()
+        gc.enable()
 
 
 def _there(file: str | None) -> Path:
     """The state file that is there: looking at what is not there must not make it."""
-    import logging
-
-    from scitq.engine import find
     from scitq.errors import BadInput
+    from scitq.finding import looked_for
 
-    logger = logging.getLogger("scitq")
-    before, logger.disabled = logger.disabled, True
-    try:
-        path = find(file)
-    finally:
-        logger.disabled = before
+    path = looked_for(file)
     if path.exists():
         return path
     if file or os.environ.get("SCITQ_FILE"):

@@ -5,37 +5,38 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
-import sysconfig
 import threading
 import time
-from pathlib import Path
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 from scitq.engine import Engine
-from scitq.errors import DriverError, WorkerError
-from scitq.events import Event
+from scitq.errors import WorkerError
+from scitq.leaving import START_S, Behind
 from scitq.shell import facts
-from scitq.shell.answers import Text, duration, several
+from scitq.shell.answers import Text, several
 from scitq.shell.attention import Attention
+from scitq.shell.journeys import HomeComing, hand_over
 from scitq.shell.looking import rate
 from scitq.shell.show import Screen
 from scitq.states import LIVE, TaskState, WorkerState
-from scitq.store import listing, tasks, workers
+from scitq.store import listing, summary, tasks, workers
 from scitq.store.lease import Holder
 from scitq.task import TaskId
 
+# Why `down --wait` drains workers, by which those are known that nobody else has drained.
+DRAINED = "scitq down waits for its tasks"
 SECOND_CHANCE_S = 2.0
-START_S = 20.0
 STOP_S = 15.0
 AGENT_STOP_S = 3.0
-# What was away for longer than this is told when it comes home.
-AWAY_S = 5.0
-SETTLE_S = 1.0
 # How often the counts are looked at at most, and the speed: this process has tasks to hand out.
 LOOK_S = 0.2
 RATE_EVERY_S = 2.0
+# What is left must have been paused or suspended for so long before `--until-done` waits no more for it: it may be let go on
+# at once, and workers are to hear of it.
+HELD_S = 2.0
+WAITS_FOR_YOU = 3
 
 
 # --- up -------------------------------------------------------------------------------------------------------------------------
@@ -46,7 +47,7 @@ def up(engine: Engine, args: SimpleNamespace) -> Text | int:
     screen: Screen = args.screen
     holder = facts.driver_of(engine)
     stands_still = holder is not None and holder.stands_still(facts.now_ms())
-    takes_over = args.take_over and holder is not None and (stands_still or not holder.is_here)
+    takes_over = args.take_over and (holder is None or stands_still or not holder.is_here)
     if holder is not None and not args.until_done and not args.detached and not takes_over:
         said = f"{engine.path.name} is driven already: {holder.describe(facts.now_ms())}."
         if not holder.is_here:
@@ -57,12 +58,27 @@ def up(engine: Engine, args: SimpleNamespace) -> Text | int:
     _let_go_of_drain(engine)
     if args.detach:
         return _leave_behind(engine, until_done=args.until_done, take_over=takes_over)
+    if args.surroundings is not None and not args.until_done:
+        return _drive_from_here(engine, take_over=takes_over)
     if args.detached:
         os.chdir(engine.path.parent)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     if takes_over:
         engine.drive(take_over=True)
     return _drive(engine, screen, until_done=args.until_done, may_choose=not args.detached)
+
+
+def _drive_from_here(engine: Engine, *, take_over: bool) -> Text:
+    """In a process that goes on after the command: drive in the background."""
+    deadline = time.monotonic() + START_S
+    engine.drive(take_over=take_over)
+    while True:
+        seen = engine._changes.count
+        if engine.is_driving or facts.driver_of(engine) is not None or time.monotonic() > deadline:
+            break
+        engine._changes.wait(seen, 0.05)
+    said = f"Driving {engine.path.name} from here, in the background: {facts.counted(engine.counts())}."
+    return Text(said, {"pid": os.getpid(), "driving": engine.is_driving, "started": True})
 
 
 def _way_out(engine: Engine, holder: Holder) -> str:
@@ -76,6 +92,7 @@ def _drive(engine: Engine, screen: Screen, *, until_done: bool, may_choose: bool
         engine.drive()
         told = False
         next_rate, speed = 0.0, 0
+        held_since: float | None = None
         while True:
             counts = engine.counts()
             if engine.is_driving and not told:
@@ -94,6 +111,10 @@ def _drive(engine: Engine, screen: Screen, *, until_done: bool, may_choose: bool
                 if news := home.news(now=True):
                     screen.say(news)
                 return _done(screen, before, counts)
+            held = summary.held(engine._reader()) if until_done else None
+            held_since = None if held is None else held_since or time.monotonic()
+            if held is not None and held_since is not None and time.monotonic() - held_since >= HELD_S:
+                return _held(engine, screen, held, counts)
             if screen.errors_are_terminal:
                 if time.monotonic() >= next_rate:
                     next_rate, speed = time.monotonic() + RATE_EVERY_S, rate(engine)
@@ -115,6 +136,34 @@ def _done(screen: Screen, before: dict[TaskState, int], counts: dict[TaskState, 
         [note + facts.counted(counts) + "."],
         code=1 if bad else 0,
     )
+
+
+def _held(engine: Engine, screen: Screen, held: summary.Held, counts: dict[TaskState, int]) -> Text:
+    """What is left waits for whoever stopped it, which may take for ever."""
+    screen.clear_line()
+    notes = [f"Nothing more goes on by itself: {facts.counted(counts)}."]
+    if held.paused == 1:
+        row = listing.get(engine._reader(), held.first[0])
+        notes.append(f"Task {row.label} is paused: {facts.command_for(engine, f'task resume {row.id}')}")
+    elif held.paused:
+        notes.append(f"{held.paused:,} tasks are paused: {facts.command_for(engine, _RESUME.format('paused'))}")
+    notes += [
+        f"Batch {name} is stopped: {facts.command_for(engine, f'batch go {facts.quoted(name)}')}"
+        for name in held.batches[:5]
+    ]
+    if held.suspended:
+        said = f"{several(held.suspended, 'task')} {'is' if held.suspended == 1 else 'are'} suspended: "
+        notes.append(said + facts.command_for(engine, _RESUME.format("running")))
+    notes.append(f"Then: {facts.command_for(engine, 'up --until-done')}")
+    facts.hush()
+    data = {
+        "done": False, "counts": facts.count_words(counts),
+        "held": {"paused": held.paused, "suspended": held.suspended, "batches": list(held.batches)},
+    }  # fmt: skip
+    return Text("", data, notes, code=WAITS_FOR_YOU)
+
+
+_RESUME = "task resume --where \"state='{}'\""
 
 
 def _stopped(engine: Engine, screen: Screen, why: str, code: int) -> int:
@@ -189,110 +238,12 @@ def _until_none_runs(engine: Engine, screen: Screen, attention: Attention, inter
     return True
 
 
-class HomeComing:
-    """What ended at the workers while nobody drove: told once, a moment after the file is driven again."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._live = [row.id for row in engine.rows(status=LIVE)] if facts.driver_of(engine) is None else []
-        newest: list[Event] = engine.journal(limit=1)
-        self._away_s = max(0, facts.now_ms() - newest[0].at_ms) / 1000 if newest else 0.0
-        self._since: float | None = None
-        self._is_told = not self._live
-
-    def news(self, *, now: bool = False) -> str | None:
-        """The sentence, when it is time."""
-        if self._is_told:
-            return None
-        self._since = self._since or time.monotonic()
-        states = [row.state for row in listing.select(self._engine._reader(), ids=self._live, limit=len(self._live))]
-        ended = [state for state in states if not state.is_live]
-        if len(ended) < len(states) and not now and time.monotonic() - self._since < SETTLE_S:
-            return None
-        self._is_told = True
-        if not ended and self._away_s < AWAY_S:
-            return None
-        good = sum(state is TaskState.SUCCEEDED for state in ended)
-        bad = sum(state in (TaskState.FAILED, TaskState.CANCELLED) for state in ended)
-        still = len(states) - len(ended)
-        parts = [
-            f"{several(len(ended), 'task')} came home ({good} succeeded, {bad} failed)"
-            if ended
-            else "nothing ended meanwhile"
-        ]
-        if still:
-            parts.append(f"{still} still {'runs' if still == 1 else 'run'}")
-        return f"Awake after {duration(self._away_s)}: {', '.join(parts)}."
-
-
-# --- a driver left behind ---------------------------------------------------------------------------------------------------------
-
-
 def _leave_behind(engine: Engine, *, until_done: bool, take_over: bool) -> Text:
     """Start a driver that outlives this terminal; return when it drives."""
-    log = engine.side / "driver.log"
-    # -P: the folder one happens to be in must not lend its modules to a driver that stays for weeks.
-    program = [
-        sys.executable,
-        "-P",
-        "-m",
-        "scitq",
-        "--file",
-        str(engine.path),
-        "up",
-        "--detached",
-        *(["--until-done"] if until_done else []),
-        *(["--take-over"] if take_over else []),
-    ]
-    before = log.stat().st_size if log.exists() else 0
-    replaced = engine.driver() if take_over else None
     with contextlib.closing(engine):
-        child = _spawn(program, log)
-        holder = _await_driver(engine, child, None if replaced is None else replaced.epoch)
+        behind = Behind(engine, until_done=until_done, take_over=take_over)
         facts.hush()
-    if holder is None:
-        with log.open("rb") as file:
-            file.seek(before)
-            told = file.read().decode(errors="replace").strip().splitlines()[-5:]
-        raise DriverError(
-            "the driver ended at once. Its log says:\n" + "\n".join(told or ["(nothing)"]) + f"\nThe log is {log}"
-        )
-    return Text(
-        f"{engine.path.name} is driven by pid {holder.pid}. Its log: {os.path.relpath(log)}. To stop it: scitq down",
-        {"pid": holder.pid, "driving": True, "started": holder.pid == child, "log": str(log)},
-    )
-
-
-def _spawn(program: list[str], log: Path) -> int:
-    environ = dict(os.environ)
-    root = str(Path(__file__).parent.parent.parent)
-    if root not in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
-        environ["PYTHONPATH"] = os.pathsep.join(filter(None, (environ.get("PYTHONPATH"), root)))
-    sink = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        return os.posix_spawn(
-            program[0], program, environ, setsid=True,
-            file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0), (os.POSIX_SPAWN_DUP2, sink, 1), (os.POSIX_SPAWN_DUP2, sink, 2),
-            ],
-        )  # fmt: skip
-    finally:
-        os.close(sink)
-
-
-def _await_driver(engine: Engine, child: int, replaced: int | None) -> Holder | None:
-    """Whoever drives the file now (somebody else may have been quicker); None when the child ended and nobody does."""
-    deadline = time.monotonic() + START_S
-    is_alive = True
-    while True:
-        seen = engine._changes.count
-        holder = facts.driver_of(engine)
-        if holder is not None and holder.epoch != replaced:
-            return holder
-        if not is_alive or time.monotonic() > deadline:
-            return None
-        is_alive = os.waitpid(child, os.WNOHANG) == (0, 0)
-        engine._changes.wait(seen, 0.05)
+    return Text(behind.told, {"pid": behind.pid, "driving": True, "started": behind.is_ours, "log": str(behind.log)})
 
 
 # --- down -------------------------------------------------------------------------------------------------------------------------
@@ -303,6 +254,7 @@ def down(engine: Engine, args: SimpleNamespace) -> Text | int:
     screen: Screen = args.screen
     if args.wait and args.cancel:
         args.wait = False
+    handed = hand_over(engine, args) if args.keep_working else None
     holder = facts.driver_of(engine)
     running = facts.live(engine.counts())
     if (args.wait or args.cancel) and running and not _drain(engine, screen, cancel=args.cancel):
@@ -314,7 +266,11 @@ def down(engine: Engine, args: SimpleNamespace) -> Text | int:
         _let_go_of_drain(fresh)
         counts = fresh.counts()
         _stop_agent(fresh, counts)
-        return _farewell(fresh, holder, successor, counts)
+        answer = _farewell(fresh, holder, successor, counts)
+    if handed is None:
+        return answer
+    notes = [] if answer.code else ["You can close the lid. scitq up brings everything home."]
+    return replace(answer, data={**answer.data, "handed": handed}, notes=[*answer.notes, *notes])
 
 
 def _drain(engine: Engine, screen: Screen, *, cancel: bool) -> bool:
@@ -323,7 +279,7 @@ def _drain(engine: Engine, screen: Screen, *, cancel: bool) -> bool:
     def drain(db: Any) -> None:
         for row in workers.all_of(db):
             if row.state is WorkerState.READY:
-                workers.move(db, facts.now_ms(), row.id, WorkerState.DRAINING, "scitq down waits for its tasks")
+                workers.move(db, facts.now_ms(), row.id, WorkerState.DRAINING, DRAINED)
 
     try:
         engine._write(drain)
@@ -343,12 +299,12 @@ def _drain(engine: Engine, screen: Screen, *, cancel: bool) -> bool:
 
 def _let_go_of_drain(engine: Engine) -> None:
     """Undo what `down --wait` did to the workers (also if that was killed in the middle)."""
-    if all(row.state is not WorkerState.DRAINING for row in engine.workers()):
+    if not any(row.state is WorkerState.DRAINING and row.note == DRAINED for row in engine.workers()):
         return
 
     def ready(db: Any) -> None:
         for row in workers.all_of(db):
-            if row.state is WorkerState.DRAINING:
+            if row.state is WorkerState.DRAINING and row.note == DRAINED:
                 workers.move(db, facts.now_ms(), row.id, WorkerState.READY)
 
     engine._write(ready)

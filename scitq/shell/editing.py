@@ -6,7 +6,9 @@ first.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Collection
+from contextlib import nullcontext
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +21,7 @@ from scitq.handle import Task
 from scitq.selection import Selection
 from scitq.shell import facts
 from scitq.shell.answers import Text, several
+from scitq.shell.attention import Attention
 from scitq.shell.show import Screen
 from scitq.shell.submitting import conditions, words
 from scitq.shell.tasks import one_of, some_of, table_of
@@ -122,11 +125,19 @@ def delete(engine: Engine, args: SimpleNamespace) -> Text:
 def update(engine: Engine, args: SimpleNamespace) -> Text:
     """Edit one, or all that meet a condition."""
     changes = _changes(args)
+    if args.replace:
+        from scitq.shell.replacing import replace
+
+        return replace(engine, args, changes)
+    if args.status is not None:
+        return _status(engine, args, changes)
     if not changes:
         raise click.UsageError("nothing to change: give at least one option.")
     if args.where is not None:
         return _where(engine, args, EDIT, lambda chosen: chosen.update(**changes), changes)
-    task = one_of(engine, args)
+    if len(args.ids) > 1:
+        raise click.UsageError("one task at a time; for many: --where, or --replace.")
+    task = one_of(engine, SimpleNamespace(**{**vars(args), "task": next(iter(args.ids), None)}))
     if args.command is not None and args.shell is None and task.row().spec.shell is None:
         changes["command"] = words([args.command], None)[0]
     before = task.row()
@@ -146,6 +157,17 @@ def update(engine: Engine, args: SimpleNamespace) -> Text:
     return Text(
         f"{row.label} is changed: {', '.join(sorted(changes))}.{again}", facts.task_facts(row, facts.latest(task))
     )
+
+
+def _status(engine: Engine, args: SimpleNamespace, changes: dict[str, Any]) -> Text:
+    """The state that scitq 1 sets a task to, as what it means here."""
+    if changes:
+        raise click.UsageError("-S stands alone: first the edit, then the state.")
+    if args.status == "pending":
+        tasks = some_of(engine, args)
+        is_held = all(task.state is TaskState.PAUSED for task in tasks)
+        return resume(engine, args) if is_held else relaunch(engine, args)
+    return (pause if args.status == "paused" else cancel)(engine, args)
 
 
 def _changes(args: SimpleNamespace) -> dict[str, Any]:
@@ -218,8 +240,50 @@ def many(
     deed: Deed,
     does: Callable[[Selection], int],
     changes: dict[str, Any] | None = None,
+    *,
+    is_shown: bool = False,
 ) -> Text:
-    """Show what would be done to which tasks, ask, do it."""
+    """Show what would be done to which tasks (unless they were shown), ask, do it. Ctrl-C stops after a whole thousand."""
+    found = foreseen(engine, chosen, deed, changes)
+    data = {"matched": found.total, "done": 0}
+    if not found.able:
+        return Text("", data, [found.text])
+    if not confirmed(
+        engine,
+        args,
+        found.text,
+        f"{deed.verb} {several(found.able, 'task')}?",
+        Selection(engine, []) if is_shown else chosen,
+    ):
+        return Text("", data, ["Nothing was done."], code=1)
+    is_interrupted = False
+    with Attention() if threading.current_thread() is threading.main_thread() else nullcontext() as attention:
+        chosen.is_stopped = lambda: attention is not None and attention.interrupts > 0
+        done = does(chosen)
+        is_interrupted = chosen.is_stopped()
+    if is_interrupted and done < found.able:
+        said = f"Interrupted: {done:,} of {several(found.able, 'task')} {deed.done}, the others are as they were."
+        return Text(said, {"matched": found.total, "done": done}, code=130)
+    notes = facts.nobody_drives(engine) if deed is not DELETE and _needs_driver(engine, chosen) else []
+    return Text(told(deed, found, done), {"matched": found.total, "done": done}, notes)
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """What a deed would do: to how many of how many tasks, how many of them workers hold; said in a sentence or two."""
+
+    total: int
+    able: int
+    live: int
+    text: str
+
+
+def foreseen(engine: Engine, chosen: Selection, deed: Deed, changes: Collection[str] | None = None) -> Foreseen:
+    """What a deed would do to these tasks; `changes` are the names of what an edit changes.
+
+    Raises:
+        BadInput: it would delete what is on a worker.
+    """
     counts = summary.states_of(engine._reader(), chosen.ids)
     total, able = sum(counts.values()), sum(counts.get(state, 0) for state in deed.able)
     live = facts.live(counts)
@@ -229,25 +293,28 @@ def many(
             f"{whose} on a worker: nothing was deleted. Cancel and wait for the end first (scitq task cancel), or leave "
             "out what is live."
         )
-    data = {"matched": total, "done": 0}
     if not able:
         none = (
             "No task meets that condition."
             if not total
             else f"Nothing to {deed.verb.lower()}: {facts.counted(counts)}."
         )
-        return Text("", data, [none])
+        return Foreseen(total, able, live, none)
     means = f"{deed.means} ({', '.join(sorted(changes))})" if changes else deed.means
-    run = f"; {deed.live}" if deed.live and live else ""
     left = f"; {total - able} {'is' if total - able == 1 else 'are'} left as {'it is' if total - able == 1 else 'they are'}"
-    preview = f"{several(total, 'task')}: {facts.counted(counts)}. "
-    preview += f"{_they(able, total)} {means}{run}{left if total > able else ''}."
-    if not confirmed(engine, args, preview, f"{deed.verb} {several(able, 'task')}?", chosen):
-        return Text("", data, ["Nothing was done."], code=1)
-    done = does(chosen)
-    notes = facts.nobody_drives(engine) if deed is not DELETE and _needs_driver(engine, chosen) else []
-    rest = f" {total - done} left as before." if total > done else ""
-    return Text(f"{several(done, 'task')} {deed.done}{run}.{rest}", {"matched": total, "done": done}, notes)
+    text = f"{several(total, 'task')}: {facts.counted(counts)}. "
+    text += f"{_they(able, total)} {means}{_stopped(deed, live)}{left if total > able else ''}."
+    return Foreseen(total, able, live, text)
+
+
+def told(deed: Deed, found: Foreseen, done: int) -> str:
+    """What was done, when it was done to so many."""
+    rest = f" {found.total - done} left as before." if found.total > done else ""
+    return f"{several(done, 'task')} {deed.done}{_stopped(deed, found.live)}.{rest}"
+
+
+def _stopped(deed: Deed, live: int) -> str:
+    return f"; {deed.live}" if deed.live and live else ""
 
 
 def confirmed(engine: Engine, args: SimpleNamespace, preview: str, question: str, chosen: Selection) -> bool:

@@ -5,23 +5,20 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from scitq.engine import Engine
 from scitq.handle import Task
+from scitq.hints import ORDER
+from scitq.hints import command_for as command_for
+from scitq.hints import counted as counted
+from scitq.hints import driver_of as driver_of
+from scitq.hints import quoted as quoted
+from scitq.hints import short_path as short_path
 from scitq.shell.answers import Bytes, Seconds, When, several
 from scitq.states import LIVE, TaskState
-from scitq.store.lease import FRESH_S
 from scitq.task import ExecutionRow, TaskRow
 
-if TYPE_CHECKING:
-    from scitq.store.lease import Holder
-
-# In the order in which people want to read them.
-_ORDER = (
-    TaskState.RUNNING, TaskState.COLLECTING, TaskState.STAGING, TaskState.ASSIGNED, TaskState.PENDING, TaskState.WAITING,
-    TaskState.PAUSED, TaskState.DEBUG, TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED, TaskState.BLOCKED,
-)  # fmt: skip
 QUEUED = frozenset({TaskState.PENDING, TaskState.WAITING, TaskState.PAUSED, TaskState.DEBUG})
 
 
@@ -30,24 +27,9 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def driver_of(engine: Engine) -> Holder | None:
-    """Who drives the file now, if anybody does."""
-    holder = engine.driver()
-    if holder is None or holder.alive:
-        return holder
-    # Of another machine's driver only its own word is known; one that has been silent for long keeps nobody from driving.
-    is_fresh = holder.seen is not None and now_ms() - holder.seen < 1000 * FRESH_S
-    return holder if is_fresh and not holder.is_here else None
-
-
-def counted(counts: Mapping[TaskState, int]) -> str:
-    """`3 running, 41 pending, 6 succeeded`."""
-    return ", ".join(f"{counts[state]:,} {state.word}" for state in _ORDER if counts.get(state)) or "no tasks"
-
-
 def count_words(counts: Mapping[TaskState, int]) -> dict[str, int]:
     """The same for JSON: every state."""
-    return {state.word: counts.get(state, 0) for state in _ORDER}
+    return {state.word: counts.get(state, 0) for state in ORDER}
 
 
 def live(counts: Mapping[TaskState, int]) -> int:
@@ -70,44 +52,9 @@ def goes_on(counts: Mapping[TaskState, int]) -> str:
     return ", ".join(parts)
 
 
-def command_for(engine: Engine, command: str) -> str:
-    """`scitq up`, with `-f FILE` when the file would not be found from here without it."""
-    from scitq.engine import find
-    from scitq.errors import ScitqError
-
-    logger = logging.getLogger("scitq")
-    before, logger.disabled = logger.disabled, True
-    try:
-        is_found = find().resolve() == engine.path
-    except ScitqError:
-        is_found = False
-    finally:
-        logger.disabled = before
-    return f"scitq {command}" if is_found else f"scitq -f {short_path(engine)} {command}"
-
-
-def short_path(engine: Engine) -> str:
-    """The state file as one would type it from here."""
-    import os
-    import shlex
-
-    try:
-        relative = os.path.relpath(engine.path)
-    except (OSError, ValueError):
-        return shlex.quote(str(engine.path))
-    return shlex.quote(relative if not relative.startswith("../..") else str(engine.path))
-
-
-def quoted(word: str) -> str:
-    """A word as one would type it in a shell."""
-    import shlex
-
-    return shlex.quote(word)
-
-
 def nobody_drives(engine: Engine) -> list[str]:
     """The hint for who has queued something that nobody will start."""
-    if driver_of(engine) is not None:
+    if driver_of(engine) is not None or engine._has_driver():  # ours may be just beginning
         return []
     return [f"Nobody drives {engine.path.name}: {command_for(engine, 'up')}"]
 

@@ -34,7 +34,7 @@ from scitq.shell.stopping import Stopped, stoppable
 
 T = TypeVar("T")
 _log = logging.getLogger("scitq.fetch")
-# The first that fits. The table of codes is in the help, in `fetchtable`.
+# The first that fits. The table of codes is in the help, in `table.data`.
 _CODES: tuple[tuple[type[ScitqError], int], ...] = (
     (errors.NotFound, 3), (errors.AccessDenied, 4), (errors.NoSpace, 5), (errors.Collision, 6), (errors.ToolMissing, 7),
     (errors.ChecksumMismatch, 8), (errors.Interrupted, 9), (errors.TimedOut, 9), (errors.EscapesFolder, 1), (BadInput, 2),
@@ -191,7 +191,7 @@ def delete(engine: object, args: SimpleNamespace) -> Rows | Text | int:
     return Text("", {"deleted": len(chosen), "bytes": _bytes(chosen)}, notes=[f"Deleted: {_total(chosen)}."])
 
 
-class Unconfirmed(ScitqError):
+class Unconfirmed(BadInput):
     """There is nobody to ask."""
 
 

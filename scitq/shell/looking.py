@@ -11,18 +11,16 @@ from typing import Any
 
 from scitq.engine import Engine
 from scitq.events import Event, EventKind
-from scitq.shell import facts
+from scitq.shell import facts, inbox
 from scitq.shell.answers import Bytes, Column, Rows, Text, When, clean, several, size
 from scitq.shell.attention import Attention
 from scitq.shell.show import Screen, visible
-from scitq.states import Halt, TaskState, WorkerState
-from scitq.store import batches, executions, listing, summary
+from scitq.states import JobState, WorkerState
 from scitq.store import journal as entries
+from scitq.store import listing
 
 # Among so many of the newest journal entries the ends of the last minute are counted.
 RATE_SAMPLE = 2000
-NOTICE_SAMPLE = 200
-NOTICES_SHOWN = 5
 
 
 # --- status ---------------------------------------------------------------------------------------------------------------------
@@ -37,26 +35,27 @@ def status(engine: Engine, args: SimpleNamespace) -> Text:
     per_minute = rate(engine)
     if per_minute:
         parts.append(f"{per_minute:,}/min")
-    notices = _notices(engine, counts)
-    lines = [" · ".join(parts)]
-    for number, notice in enumerate(notices[:NOTICES_SHOWN]):
-        head = (
-            f"{several(len(notices), 'notice')}: " if number == 0 else " " * len(f"{several(len(notices), 'notice')}: ")
-        )
-        lines.append(head + notice["text"])
-    if len(notices) > NOTICES_SHOWN:
-        lines.append(f"… and {len(notices) - NOTICES_SHOWN} more: scitq task list --failed")
+    spent = engine.spending()
+    parts += [str(one) for one in spent]
+    notices = engine.notices()
+    lines = [" · ".join(parts), *inbox.lines(engine, notices, args.screen)]
     if holder is None and (facts.live(counts) or facts.queued(counts)):
-        lines.append(f"To go on: {facts.command_for(engine, 'up')}")
+        is_superseded = any(notice.kind == "copy" for notice in notices)
+        lines.append(f"To go on: {facts.command_for(engine, 'up --take-over' if is_superseded else 'up')}")
     data = {
         "file": str(engine.path), "counts": facts.count_words(counts), "ended_last_minute": per_minute,
         "driver": None if holder is None else {
             "pid": holder.pid, "host": holder.host, "program": holder.program, "is_here": holder.is_here,
             "seen": None if holder.seen is None else When(holder.seen),
         },
-        "workers": [{"name": row.name, "state": row.state.word, "concurrency": row.concurrency} for row in workers], "notices": notices,
+        "spent": [
+            {"currency": one.currency, "cost": one.amount, "per_hour": one.per_hour, "machines": one.machines, "limit": one.limit}
+            for one in spent
+        ],
+        "workers": [{"name": row.name, "state": row.state.word, "concurrency": row.concurrency} for row in workers],
+        "notices": [inbox.data_of(notice) for notice in notices],
     }  # fmt: skip
-    return Text("\n".join(lines), data)
+    return Text("\n".join(lines), data, folds=True)
 
 
 def rate(engine: Engine) -> int:
@@ -69,58 +68,6 @@ def rate(engine: Engine) -> int:
         span_ms = max(1, recent[-1].at_ms - recent[0].at_ms)
         ends = ends * 60_000 // span_ms
     return ends
-
-
-def _notices(engine: Engine, counts: dict[TaskState, int]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    for worker in engine.workers():
-        if worker.note and worker.state not in (WorkerState.READY, WorkerState.PREPARING):
-            found.append(
-                {
-                    "worker": worker.name,
-                    "text": f"worker {worker.name} is {worker.state.word}: {worker.note.splitlines()[0]}",
-                }
-            )
-    found += _held_back(engine)
-    failed = (
-        engine.rows(status=TaskState.FAILED, limit=NOTICE_SAMPLE, newest_first=True)
-        if counts.get(TaskState.FAILED)
-        else []
-    )
-    alike: dict[tuple[str, str], list[Any]] = {}
-    for row in failed:
-        last = executions.latest(engine._reader(), row.id)
-        cause = (last.cause if last else None) or "failed"
-        alike.setdefault((row.batch, cause), []).append(row)
-    for (_, cause), rows in alike.items():
-        newest = rows[0]
-        equal = f" ({len(rows)} equal failures)" if len(rows) > 1 else ""
-        found.append({
-            "task": int(newest.id), "cause": cause, "equal": len(rows),
-            "text": f"task {newest.label} {cause}{equal}. {facts.command_for(engine, f'task show {newest.id}')}",
-        })  # fmt: skip
-    if blocked := counts.get(TaskState.BLOCKED):
-        text = f"{several(blocked, 'task')} {'is' if blocked == 1 else 'are'} blocked until what failed is relaunched."
-        found.append({"blocked": blocked, "text": text})
-    return found
-
-
-def _held_back(engine: Engine) -> list[dict[str, Any]]:
-    """What is queued and will not run until somebody does something: requests that nobody can meet, batches that were halted."""
-    found: list[dict[str, Any]] = []
-    for one in summary.in_vain(engine._reader()):
-        them = f"task {one.first} waits" if one.tasks == 1 else f"{one.tasks:,} tasks wait"
-        text = f"{them} in vain: {one.note}. {facts.command_for(engine, f'task why {one.first}')}"
-        found.append({"in_vain": one.tasks, "task": int(one.first), "text": text})
-    halted = {name: halt for name, (halt, _) in batches.all_of(engine._reader()).items() if halt is not Halt.GO}
-    counts = engine.batches() if halted else {}
-    for name, halt in halted.items():
-        queued, live = (count(counts.get(name, {})) for count in (facts.queued, facts.live))
-        if queued or live:
-            what = f"{several(queued, 'task')} queued" + (f", {live} at the workers" if live else "")
-            text = f"batch {name} is {halt.word}: {what}. {facts.command_for(engine, f'batch go {facts.quoted(name)}')}"
-            found.append({"batch": name, "state": halt.word, "queued": queued, "text": text})
-    return found
 
 
 # --- journal ----------------------------------------------------------------------------------------------------------------------
@@ -196,6 +143,12 @@ def _what(engine: Engine, event: Event) -> str:
         case EventKind.WORKER if {"from", "to"} <= event.data.keys():
             note = f": {event.data['note']}" if event.data.get("note") else ""
             return f"worker {_worker(engine, event.worker)}: {_worker_state(event, 'from')} → {_worker_state(event, 'to')}{note}"
+        case EventKind.JOB if {"job", "kind", "from", "to"} <= event.data.keys():
+            note = f": {event.data['note']}" if event.data.get("note") else ""
+            on = "" if event.worker is None else f" of worker {_worker(engine, event.worker)}"
+            return f"job {event.data['job']} ({event.data['kind']}{on}): {_job_state(event, 'from')} → {_job_state(event, 'to')}{note}"
+        case EventKind.NOTE if isinstance(moved := event.data.get("recycled"), dict):
+            return f"worker {_worker(engine, event.worker)} changes from batch {moved.get('from')} to {moved.get('to')}"
     rest = f" {json.dumps(event.data, ensure_ascii=False)}" if event.data else ""
     worker = f" {event.worker}" if event.worker is not None else ""
     return f"{event.kind.word}{worker} {about}{rest}".strip()
@@ -210,6 +163,13 @@ def _worker_state(event: Event, end: str) -> str:
         return WorkerState(event.data[end]).word
     except ValueError:
         return "new" if event.data[end] is None else str(event.data[end])
+
+
+def _job_state(event: Event, end: str) -> str:
+    try:
+        return JobState(event.data[end]).word
+    except ValueError:
+        return str(event.data[end])
 
 
 def _label(engine: Engine, task: int) -> str:

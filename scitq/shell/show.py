@@ -1,6 +1,6 @@
 """Printing: results to stdout, everything else to stderr; tables that fit the terminal, plain text in pipes, JSON on request.
 
-Nothing here knows a command. rich is loaded only for a table on a terminal.
+Nothing here knows a command, and nothing heavy is loaded for a table.
 """
 
 from __future__ import annotations
@@ -9,33 +9,39 @@ import contextlib
 import json
 import logging
 import os
-import re
 import sys
 import termios
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from scitq import config
 from scitq.shell.answers import Bytes, Column, Rows, Seconds, Text, bare, shown
 from scitq.shell.terminal import Harmless, harmless
 
-_STYLES = {
+STYLES = {
     "succeeded": "green", "ready": "green", "failed": "red", "unreachable": "red", "blocked": "yellow", "cancelled": "yellow",
     "running": "cyan", "collecting": "cyan", "waiting": "dim",
 }  # fmt: skip
 _NARROWEST = 8
-# Blanks at the end of a line, before or after the end of its style.
-_BLANK_END = re.compile(r" +(\x1b\[0m)? *$")
+# Columns that do not say what they are worth are worth so much at least: those on the left more.
+LEAST_WORTH = 46
+_CODES = {"heading": "1", "green": "32", "red": "31", "yellow": "33", "cyan": "36", "dim": "2"}
 
 
 class Screen:
     """Where a command's answer goes. One for each run of the program."""
 
+    # The lines of an answer, while it is seen whether they are more than the screen holds.
+    _held: list[str] | None = None
+    # Whether the pager of the settings is wanted, if there is one.
+    has_pager = True
+
     def __init__(self, *, as_json: bool = False) -> None:
         self.as_json = as_json
         self.is_terminal = _is_terminal(1)
         self.errors_are_terminal = _is_terminal(2)
-        self.has_colour = "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+        self.has_colour = config.has_colour()
         self._filters: dict[int, Harmless] = {}
         self._line = ""
 
@@ -50,12 +56,16 @@ class Screen:
 
     def answer(self, answer: Rows | Text | int | None) -> int:
         """Print what a command returned; gives the exit code."""
-        if isinstance(answer, Rows):
-            self._rows(answer)
-        elif isinstance(answer, Text):
-            self._text(answer)
-        else:
+        if not isinstance(answer, Rows | Text):
             return answer or 0
+        pager = _pager() if self.has_pager and self.is_terminal and not self.as_json else []
+        self._held = [] if pager else None
+        try:
+            self._rows(answer) if isinstance(answer, Rows) else self._text(answer)
+        finally:
+            held, self._held = self._held, None
+        if held:
+            self._paged(pager, held)
         if not self.as_json:
             for note in answer.notes:
                 self.say(note)
@@ -67,7 +77,20 @@ class Screen:
 
     def out(self, line: str, fd: int = 1) -> None:
         """One line of stdout."""
+        if self._held is not None and fd == 1:
+            self._held += line.split("\n")
+            return
         write(fd, (line + "\n").encode(errors="backslashreplace"))
+
+    def _paged(self, pager: list[str], lines: list[str]) -> None:
+        from scitq.shell import paging
+
+        if paging.is_long(lines):
+            if (problem := paging.show(pager, lines)) is None:
+                return
+            self.say(problem)
+        for line in lines:
+            self.out(line)
 
     def _rows(self, answer: Rows) -> None:
         if self.as_json:
@@ -79,47 +102,63 @@ class Screen:
         """A table: on stdout where it is the result, on stderr (2) beside a question."""
         if not answer.rows and not answer.head:
             return
-        cells, right = _cells(answer.columns, answer.rows)
+        cells, right = cells_of(answer.columns, answer.rows)
         head = [(column.heading if column.heading is not None else column.key) for column in answer.columns]
         if not answer.plain and (self.is_terminal if fd == 1 else self.errors_are_terminal):
-            self._rich_table(answer, head, cells, right, fd)
+            self._fitted(answer, head, cells, right, fd)
         else:
-            for line in _plain_table(head if answer.head else None, cells, right):
+            for line in plain_table(head if answer.head else None, cells, right):
                 self.out(line, fd)
 
-    def _rich_table(self, answer: Rows, head: list[str], cells: list[list[str]], right: list[bool], fd: int) -> None:
-        from rich.cells import cell_len, set_cell_size
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text as Styled
+    def _fitted(self, answer: Rows, head: list[str], rows: list[list[str]], right: list[bool], fd: int) -> None:
+        """As wide as the terminal at most, unless nothing is to be cut; with colours."""
+        from scitq.workflow import cells
 
-        widths = [max(map(cell_len, column)) for column in zip(*([head] if answer.head else []), *cells, strict=True)]
-        if answer.cut:
-            widths = fit(widths, [column.gives for column in answer.columns], self.width - 2 * (len(widths) - 1))
-        table = Table(box=None, show_header=answer.head, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-        for name, width, is_right in zip(head, widths, right, strict=True):
-            table.add_column(
-                Styled(name), width=width, no_wrap=True, overflow="ellipsis", justify="right" if is_right else "left"
+        columns = [
+            cells.Column(
+                name if answer.head else "",
+                [(STYLES.get(row[place], ""), row[place]) for row in rows],
+                one.worth if one.worth is not None else max(LEAST_WORTH, 99 - place),
+                right=right[place],
+                least=_NARROWEST if one.gives else None,
+                good=one.good,
             )
-        for row in cells:
-            styled = []
-            for cell, width in zip(row, widths, strict=True):
-                text = cell if cell_len(cell) <= width else set_cell_size(cell, max(1, width) - 1).rstrip() + "…"
-                styled.append(Styled(text, style=_STYLES.get(cell, "")))
-            table.add_row(*styled)
-        # Wider than needed: the widths are decided above, and some versions of rich count the padding at the edge too.
-        total = sum(widths) + 4 * len(widths)
-        console = Console(width=total, highlight=False, no_color=not self.has_colour)
-        with console.capture() as capture:
-            console.print(table)
-        for line in capture.get().splitlines():
-            self.out(_BLANK_END.sub(r"\1", line), fd)
+            for place, (one, name) in enumerate(zip(answer.columns, head, strict=True))
+        ]
+        room = self.width if answer.cut else cells.total(columns)
+        left_out = len(columns) - len(cells.fitting(columns, room))
+        lines = cells.table(columns, room)
+        for number, line in enumerate(lines if answer.head else lines[1:]):
+            shown = self._coloured(line)
+            if number == 0 and answer.head and left_out and cells.width("".join(text for _, text in line)) + 3 <= room:
+                shown += "  …"
+            self.out(shown, fd)
+
+    def _coloured(self, line: Sequence[tuple[str, str]]) -> str:
+        """A line without blanks at its end."""
+        parts = list(line)
+        while parts and not parts[-1][1].strip():
+            parts.pop()
+        if parts:
+            parts[-1] = (parts[-1][0], parts[-1][1].rstrip())
+        if not self.has_colour:
+            return "".join(text for _, text in parts)
+        return "".join(f"\x1b[{_CODES[style]}m{text}\x1b[0m" if style else text for style, text in parts)
 
     def _text(self, answer: Text) -> None:
         if self.as_json:
             self.json(answer.data)
         elif answer.text:
-            self.out(harmless(answer.text) if self.is_terminal and not answer.safe else answer.text)
+            text = harmless(answer.text) if self.is_terminal and not answer.safe else answer.text
+            self.out(self.folded(text) if answer.folds else text)
+
+    def folded(self, text: str, *, is_terminal: bool | None = None) -> str:
+        """On a terminal: with lines that are broken between words."""
+        if not (self.is_terminal if is_terminal is None else is_terminal):
+            return text
+        from scitq.shell.folding import folded
+
+        return folded(text, self.width)
 
     # --- what is not the result -------------------------------------------------------------------------------------------
 
@@ -130,6 +169,7 @@ class Screen:
             return
         self.clear_line()
         text = harmless(sentence) if self.errors_are_terminal else sentence
+        text = self.folded(text, is_terminal=self.errors_are_terminal)
         if kind == "error" and self.errors_are_terminal and self.has_colour:
             text = f"\x1b[31m{text}\x1b[0m"
         write(2, (text + "\n").encode(errors="backslashreplace"))
@@ -145,7 +185,8 @@ class Screen:
         self.clear_line()
         with contextlib.suppress(termios.error):
             termios.tcflush(0, termios.TCIFLUSH)  # what was typed before the question is no answer to it
-        write(2, f"{harmless(question)} [y/N] ".encode(errors="backslashreplace"))
+        asked = self.folded(f"{harmless(question)} [y/N]", is_terminal=True)
+        write(2, f"{asked} ".encode(errors="backslashreplace"))
         answer = sys.stdin.readline()
         if not answer.endswith("\n"):
             self.say("")
@@ -153,7 +194,7 @@ class Screen:
 
     def status_line(self, text: str) -> None:
         """One line at the bottom of a terminal that is written over by the next; nothing elsewhere."""
-        if not self.errors_are_terminal or self.as_json or text == self._line:
+        if not self.errors_are_terminal or self.as_json or text == self._line or os.environ.get("TERM") == "dumb":
             return
         self._line = text
         room = self.width - 1
@@ -186,6 +227,23 @@ class Screen:
         self._filters.clear()
 
 
+@contextlib.contextmanager
+def result_apart(screen: Screen) -> Iterator[None]:
+    """Where the result is to be JSON, what a program or a script here writes goes to stderr with all else."""
+    if not screen.as_json:
+        yield
+        return
+    sys.stdout.flush()
+    ours = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(ours, 1)
+        os.close(ours)
+
+
 def visible(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row without what only tables show (`_name`)."""
     return {key: value for key, value in row.items() if not key.startswith("_")}
@@ -193,6 +251,9 @@ def visible(row: Mapping[str, Any]) -> dict[str, Any]:
 
 class Log(logging.Handler):
     """Shows the library's log on the screen."""
+
+    # What fills the terminal holds its records back meanwhile (`workflow.aside`).
+    is_on_terminal = True
 
     def __init__(self, screen: Screen, *, with_time: bool) -> None:
         super().__init__()
@@ -208,6 +269,15 @@ class Log(logging.Handler):
             self.handleError(record)
 
 
+def _pager() -> list[str]:
+    """The program through which long answers go; empty: none is wanted."""
+    if not config.load().get("pager"):
+        return []
+    from scitq.shell import paging
+
+    return paging.chosen()
+
+
 def write(fd: int, data: bytes) -> None:
     """All the bytes, at once, past every buffer: a reader sees them now, and nothing is left to flush at exit."""
     view = memoryview(data)
@@ -218,20 +288,7 @@ def write(fd: int, data: bytes) -> None:
             time.sleep(0.005)
 
 
-def fit(widths: Sequence[int], gives: Sequence[bool], room: int) -> list[int]:
-    """Widths that fit: the widest of the columns that give is made narrower, step by step; then, if need be, any."""
-    found = list(widths)
-    for may_give in (list(gives), [True] * len(found)):
-        while sum(found) > room:
-            wide = [i for i, may in enumerate(may_give) if may and found[i] > _NARROWEST]
-            if not wide:
-                break
-            widest = max(wide, key=lambda i: found[i])
-            found[widest] -= 1
-    return found
-
-
-def _cells(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> tuple[list[list[str]], list[bool]]:
+def cells_of(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> tuple[list[list[str]], list[bool]]:
     now_ms = time.time_ns() // 1_000_000
     cells = [[shown(row.get(column.key), now_ms) for column in columns] for row in rows]
     right = [any(_is_number(row.get(column.key)) for row in rows) for column in columns]
@@ -242,7 +299,7 @@ def _is_number(value: Any) -> bool:
     return (isinstance(value, int | float) and not isinstance(value, bool)) or isinstance(value, Seconds | Bytes)
 
 
-def _plain_table(head: list[str] | None, cells: list[list[str]], right: list[bool]) -> list[str]:
+def plain_table(head: list[str] | None, cells: list[list[str]], right: list[bool]) -> list[str]:
     lines = [head, *cells] if head is not None else cells
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return [

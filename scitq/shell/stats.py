@@ -31,14 +31,18 @@ def stats(engine: Engine, args: SimpleNamespace) -> Rows:
     found = summary.usage(engine._reader(), args.batch)
     rows = [_row(one) for one in found]
     columns = [Column("batch", gives=True), Column("runs")]
-    columns += [Column(f"run_s_{key}", word) for key, word in (("median", "time"), ("p95", "p95"), ("max", "max"))]
+    columns += [
+        Column("run_s_median", "time"),
+        Column("run_s_p95", "p95", worth=20),
+        Column("run_s_max", "max", worth=25),
+    ]
     if args.long:
         columns += [Column("cpu_s", "CPU time"), Column("_use", "mean CPUs")]
         columns += [Column("read_median", "read"), Column("written_median", "written")]
     columns += [
-        Column("_use_p95", "CPUs"), Column("memory_median", "memory"), Column("memory_max", "peak"),
+        Column("_use_p95", "CPUs"), Column("memory_median", "memory", worth=30), Column("memory_max", "peak"),
         *([Column("out_of_memory", "too little")] if any(one.out_of_memory for one in found) else ()),
-        Column("_asked", "asked", gives=True), Column("_proposal", "proposal", gives=True),
+        Column("_asked", "asked", gives=True, worth=44, good=12), Column("_proposal", "proposal", gives=True, good=16),
     ]  # fmt: skip
     return Rows(columns, rows, _notes(engine, found), head=bool(rows) and not args.no_header, cut=not args.long)
 

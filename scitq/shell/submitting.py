@@ -22,6 +22,7 @@ from scitq.shell import facts
 from scitq.shell.answers import Text
 from scitq.shell.attention import Attention
 from scitq.shell.show import Screen
+from scitq.shell.table.former import SERVER
 from scitq.states import TaskState
 from scitq.store import listing
 from scitq.submitter import DATA
@@ -58,7 +59,7 @@ def launch(engine: Engine, args: SimpleNamespace) -> Text | int:
     """Queue a task and say its number."""
     screen: Screen = args.screen
     if args.server:
-        raise click.UsageError("this scitq has no server: the queue is a file. Leave -s out; -f FILE names the file.")
+        raise click.UsageError(SERVER)
     wanted = submission(args, screen)
     if args.test:
         return _rehearse(engine, wanted)

@@ -6,7 +6,8 @@ import json
 import os
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +18,7 @@ from scitq.errors import BadInput
 from scitq.handle import Task
 from scitq.shell import facts
 from scitq.shell.answers import Bytes, Column, Rows, Seconds, Text, clean, duration, iso, several, shown, size
+from scitq.shell.attempts import attempts_in
 from scitq.shell.show import Screen
 from scitq.shell.terminal import harmless
 from scitq.states import TaskState, Wanted, task_state
@@ -146,26 +148,28 @@ def _cause(row: TaskRow, last: ExecutionRow | None) -> str | None:
 
 
 def _columns(engine: Engine, rows: Sequence[dict[str, Any]], *, long: bool) -> list[Column]:
-    batch = [Column("batch", gives=True)] if long or len({row["batch"] for row in rows}) > 1 else []
-    worker = [Column("worker")] if long or len(engine.workers()) > 1 else []
+    batch = [Column("batch", gives=True, worth=44, good=16)] if long or len({row["batch"] for row in rows}) > 1 else []
+    worker = [Column("worker", worth=30)] if long or len(engine.workers()) > 1 else []
     columns = [
         Column("id"),
         Column("_task", "task", gives=True),
         *batch,
         Column("status"),
         *worker,
-        Column("run_s", "time"),
-        Column("changed", "since"),
+        Column("run_s", "time", worth=20),
+        Column("changed", "since", worth=40),
     ]
     if any(row["_why"] for row in rows):
-        columns.append(Column("_why", "why", gives=True))
+        columns.append(Column("_why", "why", gives=True, worth=43, good=12))
     if long:
+        data = [Column(key) for key in ("container", "input", "resource", "output") if any(row[key] for row in rows)]
         columns += [
             Column("created"),
             Column("priority"),
             Column("_tried", "tries"),
             Column("run_timeout", "limit"),
             Column("_ranges", "requires"),
+            *data,
             Column("_line", "command"),
         ]
     return columns
@@ -175,10 +179,10 @@ def _failed_columns() -> list[Column]:
     return [
         Column("id"),
         Column("_task", "task", gives=True),
-        Column("worker"),
-        Column("_why", "cause", gives=True),
-        Column("_tried", "tries"),
-        Column("changed", "ended"),
+        Column("worker", worth=30),
+        Column("_why", "cause", gives=True, good=16),
+        Column("_tried", "tries", worth=20),
+        Column("changed", "ended", worth=40),
     ]
 
 
@@ -187,37 +191,58 @@ def _failed_columns() -> list[Column]:
 
 def show(engine: Engine, args: SimpleNamespace) -> Text:
     """Everything the file says of a task."""
-    task = one_of(engine, args)
+    found = about(engine, one_of(engine, args))
+    data, attempts, tail = found.data, found.attempts, found.data["tail"]
+    lines = [args.screen.folded(clean(data["why"])), ""]
+    lines += [f"{key:<12}{text}" for key, text in found.conditions()]
+    if attempts:
+        head, *each = attempts_in(attempts, args.screen.width if args.screen.is_terminal else None)
+        lines += ["", head]
+        for line, facts_of_it in zip(each, data["executions"], strict=True):
+            lines += [line, *(clean(f"      {note}") for note in facts_of_it["notes"])]
+    lines += _left(data["executions"][-1] if attempts else None)
+    if tail:
+        lines += ["", "its last lines", *(f"  {harmless(line).rstrip()}" for line in tail)]
+    return Text("\n".join(lines), data, safe=True)
+
+
+@dataclass(frozen=True)
+class About:
+    """Everything the file says of a task. `data` is what JSON has."""
+
+    row: TaskRow
+    attempts: Sequence[ExecutionRow]
+    required: Mapping[TaskState, int]
+    data: dict[str, Any]
+
+    def conditions(self) -> list[tuple[str, str]]:
+        """What it was asked under, name and text; an empty name goes on with the line before. The command comes last."""
+        return _conditions(self.row, self.data, dict(self.required))
+
+
+def about(engine: Engine, task: Task) -> About:
+    """It, as it stands now.
+
+    Raises:
+        UnknownTask: it was deleted.
+    """
     row, attempts = task.row(), task.executions
     last = attempts[-1] if attempts else None
     counts = listing.parent_counts(engine._reader(), task.id)
     parents = listing.parents(engine._reader(), task.id, 20)
-    context = _context(engine, task.id)
-    tail = task.tail()
     data = {
         **facts.task_facts(row, last),
         "why": task.why(),
-        "folder": context.get("cwd"),
+        "folder": _context(engine, task.id).get("cwd"),
         "output": _output(task, row),
         "requires": [{"id": int(parent.id), "name": parent.name, "status": parent.state.word} for parent in parents],
         "requires_count": sum(counts.values()),
         "executions": [_attempt_facts(engine, one) for one in attempts],
         "limits_reason": _not_held(engine, row, last),
         "avoids": [worker.name for worker in engine.workers() if worker.id in row.raised.avoid],
-        "tail": tail,
+        "tail": task.tail(),
     }
-    lines = [clean(f"{task.why()}"), ""]
-    lines += [f"{key:<12}{text}" for key, text in _conditions(row, data, counts)]
-    if attempts:
-        has_disk = any(one.read_bytes or one.written_bytes for one in attempts)
-        disk = f"{'read':>9}{'written':>9}" if has_disk else ""
-        lines += ["", f"{'try':<4}{'worker':<12}{'started':<12}{'time':>8}{'cpu':>9}{'memory':>9}{disk}  ended"]
-        for one, found in zip(attempts, data["executions"], strict=True):
-            lines += [_attempt(one, has_disk), *(clean(f"      {note}") for note in found["notes"])]
-    lines += _left(data["executions"][-1] if attempts else None)
-    if tail:
-        lines += ["", "its last lines", *(f"  {harmless(line).rstrip()}" for line in tail)]
-    return Text("\n".join(lines), data, safe=True)
+    return About(row, attempts, counts, data)
 
 
 def _attempt_facts(engine: Engine, one: ExecutionRow) -> dict[str, Any]:
@@ -332,24 +357,6 @@ def _raised(row: TaskRow, data: dict[str, Any]) -> list[tuple[str, str]]:
     return found
 
 
-def _attempt(one: ExecutionRow, has_disk: bool) -> str:
-    now, found = facts.now_ms(), facts.execution_facts(one)
-    if one.ended_ms is None and one.started_ms is not None:
-        found["run_s"] = Seconds(max(0, now - one.started_ms) / 1000)
-    time_s, cpu, memory = (shown(found[key], now) for key in ("run_s", "cpu_s", "peak_memory"))
-    disk = [shown(found[key], now) for key in ("read_bytes", "written_bytes")] if has_disk else []
-    ended = (
-        f"{found['cause']}{': ' + one.detail if one.detail else ''}, {shown(found['ended'], now)}"
-        if one.outcome is not None
-        else "runs"
-    )
-    return clean(
-        f"{one.attempt:<4}{one.worker or '':<12}{shown(found['started'], now):<12}{time_s:>8}{cpu:>9}{memory:>9}"
-        + "".join(f"{size:>9}" for size in disk)
-        + f"  {ended}"
-    )
-
-
 def _context(engine: Engine, task: TaskId) -> dict[str, Any]:
     sql = "select data from context join task on task.context = context.id where task.id = ?"
     for (text,) in engine._reader().execute(sql, (task,)).fetchall():
@@ -455,4 +462,5 @@ def why(engine: Engine, args: SimpleNamespace) -> Text:
     return Text(
         "\n".join(sentence for _, sentence in found),
         [{"id": int(task.id), "status": task.status, "why": sentence} for task, sentence in found],
+        folds=True,
     )

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 from scitq.remote import local
+from tests.shell import prepared
+from tests.shell.here import Place, unchanged
 from tests.shell.tmux import Terminal
 
 ROOT = Path(__file__).parent.parent.parent
@@ -107,3 +109,28 @@ def terminal(lab: Lab) -> Iterator[Terminal]:
     found = Terminal(lab.folder, environ)
     yield found
     found.close()
+
+
+@pytest.fixture(scope="session")
+def templates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The prepared folders, made once."""
+    folder = tmp_path_factory.mktemp("prepared")
+    small = prepared.small(folder / "small")
+    return {"small": small, "full": prepared.full(folder / "full", small)}
+
+
+@pytest.fixture
+def place(
+    lab: Lab,
+    templates: dict[str, Path],
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> Iterator[Place]:
+    """Where lines are run in this process; empty at first."""
+    monkeypatch.setenv("RCLONE_CONFIG", str(tmp_path / "rclone.conf"))
+    (tmp_path / "rclone.conf").write_text("[disk]\ntype = local\n", encoding="utf-8")
+    monkeypatch.setenv("SCITQ_CONFIG", str(lab.folder / "config.toml"))  # there in the prepared folders
+    lab.environ["SCITQ_CONFIG"] = os.environ["SCITQ_CONFIG"]
+    with unchanged():
+        yield Place(lab, templates, capfd)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scitq.shell.answers import Bytes, Seconds, When, age, bare, clean, duration, shown, size
-from scitq.shell.show import fit
+from scitq.shell.folding import folded
 from scitq.shell.terminal import Harmless, harmless
 
 
@@ -65,10 +65,23 @@ def test_cells_cannot_command_the_terminal() -> None:
     assert clean("é 漢 👩\u200d🔬") == "é 漢 👩\u200d🔬"
 
 
-def test_wide_columns_give_first() -> None:
-    assert fit([3, 60, 9], [False, True, False], 40) == [3, 28, 9]
-    assert fit([3, 60, 50], [False, True, True], 43) == [3, 20, 20]
-    assert fit([3, 10], [False, True], 40) == [3, 10]
+LINES = {
+    "1 running, 2 pending · 5 lost, 12/min": "1 running, 2 pending ·\n  5 lost, 12/min",
+    "It ended already. scitq task show 4": "It ended already.\n  scitq task show 4",
+    "bad  disk  it is full, nearly": "bad  disk  it is full,\n           nearly",
+    "problem  open files  it is full": "problem  open files  it\n  is full",
+    "go on: scitq task relaunch --where \"state='failed'\"": (
+        "go on:\n  scitq task relaunch \\\n      --where \\\n      \"state='failed'\""
+    ),
+    "漢字漢字漢字漢 漢字漢字漢字": "漢字漢字漢字漢\n  漢字漢字漢字",
+    "averylongwordthatfitsnowhere else": "averylongwordthatfitsnowhere\n  else",
+    "short": "short",
+}
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_lines_are_broken_between_words_and_commands_stay_whole(line: str) -> None:
+    assert folded(line, 24) == LINES[line]
 
 
 # --- terminal -------------------------------------------------------------------------------------------------------------------

@@ -96,6 +96,9 @@ def test_defaults_are_set_shown_and_taken_away(lab: Lab) -> None:
     assert lab.json("batch", "list")[0]["defaults"]["retry"] == 1
     assert lab.json("batch", "set", "-n", "new", "--clear", "--priority", "1")["defaults"] == {"priority": 1}
     assert lab.json("batch", "set", "new", "--clear")["defaults"] == {}
+    assert "new: its machines may cost 5 €." in lab.out("batch", "set", "new", "--max-cost", "5 EUR")
+    assert [(one["name"], one["limit"]) for one in lab.json("max-cost")] == [("new", 5.0)]
+    assert "its machines may cost what they do" in lab.out("batch", "set", "new", "--max-cost", "none")
     assert b"nothing to set" in lab.scitq("batch", "set", "new", code=2).stderr
     assert b"memory must be" in lab.scitq("batch", "set", "new", "--memory", "lots", code=1).stderr
 

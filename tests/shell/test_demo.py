@@ -27,9 +27,10 @@ def test_demo_shows_progress_and_the_biologists_table(terminal: Terminal, lab: L
         ["report", "1", "1", "0", "0"],
     ]
     assert "tiles-001-012" in screen and "coverage" in screen
-    assert "Everything is in demo.scitq; outputs in demo-results/. Next: scitq task list" in screen.replace("\n", " ")
+    assert "Everything is in demo.scitq; outputs in demo-results/. Next: scitq task list" in " ".join(screen.split())
 
 
+@pytest.mark.sampled
 @pytest.mark.slow
 def test_demo_runs_again_with_fresh_results_and_in_another_folder(lab: Lab) -> None:
     (lab.folder / "there" / "demo-results").mkdir(parents=True)

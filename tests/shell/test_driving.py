@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ import pytest
 
 import scitq
 from tests.shell.conftest import Lab
+from tests.shell.here import Place
 from tests.shell.tmux import Terminal
 
 
@@ -33,6 +35,36 @@ def test_until_done_runs_all_and_tells_how_it_went(lab: Lab) -> None:
 
     assert b"Everything is done: 2 succeeded." in good.stderr
     assert b"Nothing more can be done: 2 succeeded, 1 failed." in bad.stderr
+
+
+def test_until_done_does_not_wait_for_what_is_paused(place: Place) -> None:
+    lab = place.lab
+    queue(lab, "true", "true", "sleep 600")
+    place.run("scitq launch -n after -R 2 true")
+    place.run("scitq launch -n 'trim s01' -b trim true")
+    place.run("scitq task pause 2")
+    place.run("scitq batch pause trim")
+    driving = lab.start("up", "--until-done")
+    with scitq.open(lab.folder / "lab.scitq", drive=False) as engine:
+        engine._wait_for(lambda: engine.task(3).status != "running", 60, "task 3")
+        engine.task(3).pause()  # is suspended, at the worker
+
+        out, err = driving.communicate(timeout=60)
+        again = place.run("scitq up --until-done --json")
+
+        assert (driving.returncode, out, again.code) == (3, b"", 3)
+        assert b"Nothing more goes on by itself: 1 running, 1 pending, 1 waiting, 1 paused, 1 succeeded." in err
+        assert b" is paused: scitq task resume 2\nBatch trim is stopped: scitq batch go trim\n" in err
+        assert (
+            b"1 task is suspended: scitq task resume --where \"state='running'\"\nThen: scitq up --until-done\n" in err
+        )
+        assert json.loads(again.out)["held"] == {"paused": 1, "suspended": 1, "batches": ["trim"]}
+        place.run("scitq task resume 2 3")
+        place.run("scitq task cancel 3")
+        place.run("scitq batch go trim")
+        assert place.run("scitq up --until-done").code == 0
+        ends = [engine.task(number).status for number in range(1, 6)]
+        assert ends == ["succeeded", "succeeded", "cancelled", "succeeded", "succeeded"]
 
 
 def test_driver_left_behind_drives_until_it_is_asked_to_stop(lab: Lab) -> None:

@@ -115,7 +115,7 @@ def test_list_takes_a_condition(queued: Lab) -> None:
     assert ids("--where", "id > 10", "-b", "b") == ids("--where", "id > 10", "-S", "pending", "--limit", "1") == [13]
     assert ids("--where", "id > 10", "-S", "failed") == []
     assert b"no such column: colour" in queued.scitq("task", "list", "--where", "colour = 1", code=1).stderr
-    assert b"known:" in queued.scitq("task", "list", "--where", "id > 1", "-S", "runing", code=1).stderr
+    assert b"Did you mean" in queued.scitq("task", "list", "--where", "id > 1", "-S", "runing", code=2).stderr
 
 
 def test_many_are_shown_before_anything_is_done(queued: Lab) -> None:
@@ -254,3 +254,37 @@ def test_requests_are_given_at_submission(lab: Lab, tmp_path: Path) -> None:
     assert re.search(r"^not held to +all of it on local: switched off$", lab.out("task", "show", "2"), re.MULTILINE)
     assert second["memory"] == 10_000_000 and second["peak_memory"] and second["cpu_s"] is not None
     assert b"memory must be" in lab.scitq("launch", "--memory", "much", "true", code=1).stderr
+
+
+# --- the same edit in many commands -------------------------------------------------------------------------------------------
+
+
+def commands(lab: Lab) -> list[list[str]]:
+    return [task["command"] for task in lab.json("task", "list", "--limit", "0")]
+
+
+def test_words_are_replaced_in_the_commands_of_many_after_a_look_at_the_difference(queued: Lab) -> None:
+    words = ("task", "update", "--where", "state = 'pending'", "--replace", "60", "-90")
+
+    refused = queued.scitq(*words, code=2).stderr.decode()
+    assert (
+        "-sleep 60\n  +sleep -90" in refused and "… and 9 tasks more" in refused and "no terminal to ask on" in refused
+    )
+    assert "12 tasks: 12 pending. All are edited (command)." in refused
+    assert ["sleep", "-90"] not in commands(queued)
+
+    assert queued.out(*words, "--yes") == "12 tasks edited.\n"
+    assert commands(queued) == [["sleep", "-90"]] * 12 + [["true"]]
+    assert "'60' is in no command of 13 tasks" in queued.scitq(*words, "--yes", code=1).stderr.decode()
+    assert queued.json("task", "update", "1", "b1", "--replace", "e", "é") == {"matched": 2, "done": 2}
+    assert [commands(queued)[0], commands(queued)[-1]] == [["sléép", "-90"], ["trué"]]
+
+
+def test_edit_that_is_interrupted_is_whole_for_each_thousand(lab: Lab) -> None:
+    with scitq.open(lab.folder / "lab.scitq", drive=False) as engine:
+        engine.submit_many([["echo", "a"]] * 2500)
+        chosen, looks = engine.where("1"), iter([False, False, True])
+        chosen.is_stopped = lambda: next(looks)
+
+        assert chosen.update(replace=("a", "b")) == 2000
+        assert len(engine.where("1").holding("a")) == 500

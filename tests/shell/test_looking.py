@@ -59,10 +59,14 @@ def test_status_says_who_drives_what_runs_and_what_needs_you(busy: Lab) -> None:
     assert others[-1] == "To go on: scitq up"
 
 
+def kinds_of(lab: Lab) -> list[str]:
+    return [notice["kind"] for notice in lab.json("status")["notices"]]
+
+
 def test_status_tells_of_requests_in_vain_and_of_halted_batches(lab: Lab) -> None:
     driver = lab.start("-f", "lab.scitq", "run", "--cpus", "1000", "-b", "large", "true")
     deadline = time.monotonic() + 30
-    while not (lab.folder / "lab.scitq").exists() or not lab.json("status")["notices"]:
+    while not (lab.folder / "lab.scitq").exists() or "in-vain" not in kinds_of(lab):
         assert time.monotonic() < deadline
     lab.scitq("batch", "set", "held", "--retry", "0")
     lab.scitq("batch", "pause", "held")
@@ -71,8 +75,9 @@ def test_status_tells_of_requests_in_vain_and_of_halted_batches(lab: Lab) -> Non
     text = lab.out("status")
     assert re.search(r"task 1 waits in vain: no worker has 1000 CPUs: local has .*\. scitq task why 1", text)
     assert "batch held is paused: 1 task queued. scitq batch go held" in text
-    kinds = lab.json("status")["notices"]
-    assert (kinds[0]["in_vain"], kinds[0]["task"], kinds[1]["batch"], kinds[1]["state"]) == (1, 1, "held", "paused")
+    found = {notice["kind"]: notice["about"] for notice in lab.json("status")["notices"]}
+    assert found["in-vain"] == {"in_vain": 1, "task": 1}
+    assert found["halted"] == {"batch": "held", "state": "paused", "queued": 1}
     lab.scitq("task", "update", "1", "--cpus", "1")
     driver.communicate(timeout=30)
     assert driver.returncode == 0
@@ -84,7 +89,8 @@ def test_status_as_data(busy: Lab) -> None:
 
     assert found["driver"] is None
     assert found["counts"]["failed"] == 3 and found["counts"]["running"] == 0
-    assert found["notices"][0]["equal"] == 3
+    assert [notice["kind"] for notice in found["notices"]] == ["driver", "failures", "blocked"]
+    assert found["notices"][1]["about"]["equal"] == 3
     assert found["workers"][0]["name"] == "local"
 
 

@@ -244,7 +244,8 @@ def test_engine_of_a_worker_s_containers_is_chosen(lab: Lab) -> None:
     lab.scitq("run", "true")
     assert "Containers are run by podman." in lab.out("worker", "update", "local", "--container-engine", "podman")
     assert lab.json("worker", "update", "local", "--container-engine", "auto")["container_engine"] == "auto"
-    assert b"one of docker" in lab.scitq("worker", "update", "local", "--container-engine", "lxc", code=1).stderr
+    refused = lab.scitq("worker", "update", "local", "--container-engine", "lxc", code=2).stderr
+    assert b"takes docker, podman, apptainer, singularity or auto" in refused
 
 
 def test_container_is_edited_and_set_for_a_batch(lab: Lab) -> None:

@@ -7,82 +7,20 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 import scitq
-from scitq.shell.commands import COMMANDS, Argument, Command
+from scitq.shell.table import COMMANDS, Argument, Command
+from scitq.shell.table.rows import TAKES
 from tests.shell.conftest import Lab
+from tests.shell.here import Place
+from tests.shell.schemas import conforms, values
 
-# What to call each command with, so that it works on a file with tasks; {folder} is the lab's.
-WORDS: dict[str, list[str]] = {
-    "run": ["true"],
-    "launch": ["true"],
-    "up": ["--until-done"],
-    "down": [],
-    "status": [],
-    "task list": [],
-    "task show": ["1"],
-    "task output": ["1"],
-    "task why": ["1", "named"],
-    "task stats": [],
-    "task relaunch": ["1"],
-    "task cancel": ["3"],
-    "task pause": ["3"],
-    "task resume": ["3"],
-    "task delete": ["2", "--yes"],
-    "task update": ["1", "-N", "renamed"],
-    "cache list": [],
-    "cache explain": ["1"],
-    "cache forget": ["--all", "--yes"],
-    "worker list": [],
-    "worker show": ["local"],
-    "worker update": ["local", "-C", "2"],
-    "batch list": [],
-    "batch pause": ["other"],
-    "batch stop": ["-n", "other"],
-    "batch suspend": ["other"],
-    "batch go": ["other"],
-    "batch cancel": ["default", "--yes"],
-    "batch delete": ["other", "--yes"],
-    "batch set": ["other", "--retry", "2"],
-    "journal": [],
-    "sql": ["select * from sqlite_schema"],
-    "export": ["{folder}/tasks.csv"],
-    "purge": ["--older-than", "0"],
-    "check": [],
-    "config rclone": [],
-    "backup": ["{folder}/copy.scitq.bak"],
-    "demo": [],
-}
-# These cannot work on a file without tasks and workers: they say so.
-NEEDS_SOMETHING = {
-    "cache explain",
-    "cache forget",
-    "task show",
-    "task output",
-    "task why",
-    "task relaunch",
-    "task cancel",
-    "task pause",
-    "task resume",
-    "task delete",
-    "task update",
-    "worker show",
-    "worker update",
-    "batch pause",
-    "batch stop",
-    "batch suspend",
-    "batch go",
-    "batch cancel",
-    "batch delete",
-}
-ROWS = [row for row in COMMANDS if row.path != "demo"]  # the demo makes its own file: test_demo
-
-
-def test_every_row_is_tested_here() -> None:
-    assert set(WORDS) == {row.path for row in COMMANDS}
+# Looked at where there is nothing: those that neither make a file nor drive it, nor stay.
+LOOKING = [
+    row for row in COMMANDS if row.file == "there" and not row.drives and not row.terminal and row.path != "promote"
+]
 
 
 @pytest.mark.parametrize("row", COMMANDS, ids=lambda row: row.path)
@@ -93,57 +31,38 @@ def test_row_is_complete(row: Command) -> None:
     assert len(names) == len(set(names))
     for one in row.parameters:
         assert isinstance(one, Argument) or one.help
+        assert one.takes in (None, *TAKES) or str(one.takes).startswith("words:")
+
+
+def test_no_two_commands_answer_to_one_name() -> None:
+    names = [
+        " ".join([*row.path.split()[:-1], one]) for row in COMMANDS for one in (row.path.split()[-1], *row.aliases)
+    ]
+
+    assert len(names) == len(set(names))
 
 
 @pytest.mark.parametrize("row", COMMANDS, ids=lambda row: row.path)
-def test_help_comes_at_once(row: Command, lab: Lab) -> None:
-    text = lab.out(*row.path.split(), "--help")
+def test_help_comes_at_once(row: Command, place: Place) -> None:
+    found = place.run(f"scitq {row.path} --help")
 
-    assert text.startswith(f"Usage: scitq {row.path}")
-    assert "--json" in text
-    assert os.listdir(lab.folder) == []
-
-
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.path)
-def test_json_on_an_empty_file(row: Command, lab: Lab) -> None:
-    scitq.open(lab.folder / "lab.scitq", drive=False).close()
-    words = [word.format(folder=lab.folder) for word in WORDS[row.path]]
-
-    if row.path in NEEDS_SOMETHING:
-        ended = lab.scitq("--json", *row.path.split(), *words, code=1)
-        assert ended.stdout == b""
-        assert json.loads(ended.stderr)["error"].startswith("no ")
-    else:
-        lab.json(*row.path.split(), *words)
+    assert found.code == 0 and found.out.startswith(f"Usage: scitq {row.path}")
+    assert "--json" in found.out
+    assert all(line in found.out for line in row.examples), "an example is folded"
+    assert os.listdir(place.lab.folder) == []
 
 
-@pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two ended tasks, one of them failed, and one that nobody has started."""
-    lab = Lab(tmp_path_factory.mktemp("filled"))
-    lab.scitq("-f", "lab.scitq", "launch", "--shell", "echo out; echo err >&2")
-    lab.scitq("launch", "-n", "named", "-b", "other", "false")
-    lab.scitq("up", "--until-done", code=1)
-    lab.scitq("launch", "-R", "1", "sleep", "60")
-    lab.clean_up()
-    return lab.folder
-
-
-# Up and run stay; remotes are not in the file (test_data.py has some); results are known after a moment (test_caching.py).
-APART = ("up", "run", "config rclone", "cache list", "cache forget")
-
-
-@pytest.mark.parametrize("row", [row for row in ROWS if row.path not in APART], ids=lambda row: row.path)
-def test_json_on_a_file_with_tasks(row: Command, lab: Lab, filled: Path) -> None:
-    lab.copy(filled)
-    if row.path == "task resume":
-        lab.scitq("task", "pause", "3")
-    words = [word.format(folder=lab.folder) for word in WORDS[row.path]]
-
-    found = lab.json(*row.path.split(), *words)
-
-    assert isinstance(found, dict | list)
-    assert found
+@pytest.mark.parametrize("row", LOOKING, ids=lambda row: row.path)
+def test_json_on_an_empty_file(row: Command, place: Place) -> None:
+    scitq.open(place.lab.folder / "lab.scitq", drive=False).close()
+    for line in row.examples:
+        found = place.run(line, "--json")
+        if found.code:
+            assert found.out == ""
+            assert json.loads(found.err)["error"]
+        else:
+            for value in values(found.out):
+                conforms(row.path, value)
 
 
 def test_help_is_quick(lab: Lab) -> None:
@@ -158,15 +77,36 @@ def test_help_is_quick(lab: Lab) -> None:
     print(f"scitq --help: {time.monotonic() - started:.3f} s")
 
 
-def test_mistyped_command_names_the_nearest(lab: Lab) -> None:
-    for words, hint in (
-        (["stauts"], "scitq status"),
-        (["task", "lst"], "scitq task list"),
-        (["relaunch", "3"], "scitq task relaunch"),
-    ):
-        ended = lab.scitq(*words, code=2)
-        assert f"Did you mean: {hint}" in ended.stderr.decode()
-        assert ended.stdout == b""
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("stauts", "there is no command 'stauts'. Did you mean: scitq status"),
+        ("tsak list", "Did you mean: scitq task"),
+        ("task lst", "Did you mean: scitq task list"),
+        ("task rela 3", "Did you mean: scitq task relaunch"),
+        ("relaunch 3", "Did you mean: scitq task relaunch"),
+        ("task li --json", "Did you mean: scitq task list"),
+        ("task list --batc qc", "there is no option --batc. Did you mean --batch?"),
+        ("launch --retries 2 true", "there is no option --retries. Did you mean --retry?"),
+        ("launch --servr x true", "there is no option --servr.\n"),  # --server is hidden
+        ("task list -q", "there is no option -q.\n"),
+        ("--jsn task list", "there is no option --jsn. Did you mean --json?"),
+        ("task list -S faild", "--status takes waiting, pending, "),
+        ("task list -S succeeded,faild", "or debug, not 'faild'. Did you mean failed?"),
+        ("worker update local --limits onn", "--limits takes on or off, not 'onn'. Did you mean on?"),
+        ("execution list -S tmed_out", "Did you mean timed_out?"),
+        ("export x.csv --table task", "Did you mean tasks?"),
+        ("hst-sid", "There are: run, launch, "),
+    ],
+)
+def test_what_is_mistyped_is_answered_with_the_nearest(line: str, hint: str, place: Place) -> None:
+    scitq.open(place.lab.folder / "lab.scitq", drive=False).close()
+
+    found = place.run(f"scitq {line}")
+
+    text = hint if "--json" not in line else json.dumps(hint)[1:-1]
+    assert found.code == 2 and found.out == "" and text in found.err
+    assert "host-side" not in found.err and "--server" not in found.err
 
 
 def test_usage_error_is_json_when_asked_for(lab: Lab) -> None:
@@ -190,16 +130,6 @@ def test_version(lab: Lab) -> None:
 
     assert lab.out("--version") == f"scitq {VERSION}\n"
     assert lab.json("--version") == {"version": VERSION}
-
-
-def test_completion_is_clicks_own(lab: Lab) -> None:
-    script = lab.scitq(env={"_SCITQ_COMPLETE": "bash_source"}).stdout.decode()
-    words = lab.scitq(
-        env={"_SCITQ_COMPLETE": "bash_complete", "COMP_WORDS": "scitq task re", "COMP_CWORD": "2"}
-    ).stdout.decode()
-
-    assert "_SCITQ_COMPLETE=bash_complete" in script
-    assert "relaunch" in words
 
 
 def test_launch_has_a_program_of_its_own(lab: Lab) -> None:

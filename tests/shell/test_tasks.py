@@ -56,7 +56,7 @@ def test_list_takes_conditions(done: Lab) -> None:
     assert ids("-S", "failed") == ids("--failed") == ids("-b", "b") == ids("-n", "bad*") == [2]
     assert ids("-S", "failed,blocked") == ids("-S", "failed", "-S", "blocked") == [2, 3]
     assert ids("-S", "running") == []
-    assert "known:" in done.scitq("task", "list", "-S", "runing", code=1).stderr.decode()
+    assert "Did you mean running?" in done.scitq("task", "list", "-S", "runing", code=2).stderr.decode()
     assert "No batch is named" in done.scitq("task", "list", "-b", "nope").stderr.decode()
 
 

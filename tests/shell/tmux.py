@@ -28,8 +28,12 @@ class Terminal:
 
     def type(self, line: str) -> None:
         """Type a line and press Enter."""
-        self._tmux("send-keys", "-l", line)
-        self._tmux("send-keys", "Enter")
+        self.keys(line)
+        self.press("Enter")
+
+    def keys(self, text: str) -> None:
+        """Type without pressing Enter."""
+        self._tmux("send-keys", "-l", text)
 
     def press(self, key: str) -> None:
         """Press a key, by tmux's name for it: C-c."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from scitq.shell.commands import Argument, Command, Option
+from scitq.shell.table.codes import FETCH_CODES
+from scitq.shell.table.rows import Argument, Command, Option
 
-HELP = """Move data and look at it, from and to any address.
+HELP = f"""Move data and look at it, from and to any address.
 
 \b
 Addresses:
@@ -16,15 +17,10 @@ Addresses:
 
 \b
 Exit codes:
-    0  done                          6  something else is there already
-    1  failed                        7  a program is missing: rclone, aria2c, ncdu
-    2  a bad command or address      8  the data are not what the source says (checksum)
-    3  nothing is there              9  the connection or the server failed: try again
-    4  access denied               130  Ctrl-C
-    5  no space left               143  SIGTERM
+{chr(10).join(f"  {code:>3}  {meaning}" for code, meaning in FETCH_CODES)}
 """
 
-_URI = Argument("uri", metavar="URI")
+_URI = Argument("uri", metavar="URI", takes="uri")
 _INCLUDE = Option(
     ("--include",),
     "Only files whose name matches: *.bam, /top/**, *.{fa,fq}; repeatable.",
@@ -56,45 +52,76 @@ FETCH: tuple[Command, ...] = (
         Into DESTINATION if it is a folder or ends in a slash, else under that name. A transfer that was broken off is
         taken up where it was, where the protocol can; nothing unfinished is ever seen under its final name.""",
         (
-            Argument("source", metavar="SOURCE"), Argument("destination", required=False, metavar="[DESTINATION]"), *_LIMITS,
+            Argument("source", metavar="SOURCE", takes="uri"),
+            Argument("destination", required=False, metavar="[DESTINATION]", takes="uri"), *_LIMITS,
             Option(("--no-overwrite",), "Fail rather than replace a file.", "flag"),
         ),
         file="none",
+        examples=(
+            "scitq fetch copy reads/s01.fastq copies/",
+            "scitq fetch copy 'reads/*.fastq' copies/",
+        ),
+        schema="moved",
     ),
     Command(
         "fetch sync", "fetching:sync",
         "Make the folder DESTINATION hold what SOURCE does: only what differs travels. Deletes nothing without --delete.",
         (
-            Argument("source", metavar="SOURCE"), Argument("destination", metavar="DESTINATION"), _INCLUDE, *_LIMITS,
+            Argument("source", metavar="SOURCE", takes="uri"),
+            Argument("destination", metavar="DESTINATION", takes="uri"), _INCLUDE, *_LIMITS,
             Option(("--delete",), "Delete at DESTINATION what SOURCE does not have. Asks first.", "flag"),
             _YES, _DRY,
         ),
         file="none",
+        examples=(
+            "scitq fetch sync reads copies",
+            "scitq fetch sync reads copies --include '*.fastq' --dry-run",
+        ),
+        schema="synced",
     ),
     Command("fetch list", "fetching:listed", "What is there, in folders below too, by whole addresses.",
-            (_URI, _SHALLOW, _MD5, *_SIZES), file="none"),
+            (_URI, _SHALLOW, _MD5, *_SIZES), file="none",
+            examples=("scitq fetch list reads",),
+            schema="entries",
+            aliases=("ls",)),
     Command("fetch rlist", "fetching:relative", "What is there, in folders below too, by names relative to it.",
-            (_URI, _SHALLOW, _MD5, *_SIZES), file="none"),
-    Command("fetch nlist", "fetching:shallow", "What is there, not below, by whole addresses.", (_URI, _MD5, *_SIZES), file="none"),
+            (_URI, _SHALLOW, _MD5, *_SIZES), file="none",
+            examples=("scitq fetch rlist reads --md5",),
+            schema="entries"),
+    Command(
+        "fetch nlist", "fetching:shallow", "What is there, not below, by whole addresses.", (_URI, _MD5, *_SIZES), file="none",
+        examples=("scitq fetch nlist reads",), schema="entries",
+    ),
     Command("fetch nrlist", "fetching:shallow_relative", "What is there, not below, by names relative to it.",
-            (_URI, _MD5, *_SIZES), file="none"),
-    Command("fetch info", "fetching:info", "What is known of one file or folder.", (_URI, _MD5), file="none"),
+            (_URI, _MD5, *_SIZES), file="none",
+            examples=("scitq fetch nrlist 'reads/*.fastq'",),
+            schema="entries"),
+    Command(
+        "fetch info", "fetching:info", "What is known of one file or folder.", (_URI, _MD5), file="none",
+        examples=("scitq fetch info reads/s01.fastq",), schema="entry",
+    ),
     Command(
         "fetch delete", "fetching:delete", "Delete a file, or a folder with all that is in it. Asks first.",
         (_URI, _INCLUDE, _YES, _DRY), file="none",
+        examples=(
+            "scitq fetch delete reads/s01.fastq --yes",
+            "scitq fetch delete reads --include '*.fastq' --dry-run",
+        ),
+        schema="deleted", aliases=("rm",),
     ),
     Command(
         "fetch ncdu", "sizes:ncdu",
         """What takes how much room, in the format of the program ncdu: to FILE, or to stdout.""",
         (
-            _URI, Argument("target", required=False, metavar="[FILE]"),
+            _URI, Argument("target", required=False, metavar="[FILE]", takes="file"),
             Option(("--run",), "Look at it with ncdu, which is told to change nothing.", "flag"),
             Option(("--only-file",), "scitq 1's word for what is done without --run: to a file of its own.", "flag", hidden=True),
         ),
-        file="none",
+        file="none", examples=("scitq fetch ncdu reads sizes.ncdu",), schema="ncdu",
     ),
     Command(
         "fetch cat", "fetching:cat", "Write what the files say to stdout, after their actions: cat 's3://b/x.gz|gunzip'.",
-        (Argument("uris", many=True, metavar="URI…"),), file="none",
+        (Argument("uris", many=True, metavar="URI…", takes="uri"),), file="none",
+        examples=("scitq fetch cat 'reads/s03.fastq.gz|gunzip'",), schema="contents",
     ),
 )  # fmt: skip

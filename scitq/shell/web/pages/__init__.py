@@ -1,0 +1,1 @@
+"""The pages: each module has its `ROUTES`, functions that read a request and give a response."""
