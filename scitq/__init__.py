@@ -34,6 +34,9 @@ _HOMES = {
     "TaskFailed": "scitq.errors",
     "TaskCancelled": "scitq.errors",
     "TaskBlocked": "scitq.errors",
+    # %load_ext scitq
+    "load_ipython_extension": "scitq.shell.notebook",
+    "unload_ipython_extension": "scitq.shell.notebook",
 }
 
 

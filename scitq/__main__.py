@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from typing import NoReturn
 
@@ -14,6 +15,10 @@ def main() -> NoReturn:
     command's time. `scitq.shell.cli` lets it begin when all is loaded.
     """
     gc.disable()
+    if "_SCITQ_COMPLETING" in os.environ:  # a shell asks how a line may go on
+        from scitq.shell import completion
+
+        sys.exit(completion.answer("scitq"))
     from scitq.shell.cli import main
 
     main()

@@ -21,10 +21,10 @@ from scitq.fetch.expand import expand
 from scitq.fetch.settings import Settings
 from scitq.fetch.transport import transport_of
 from scitq.fetch.uri import PLAIN, URLS, Address, of_path, parse, refuse_runs
+from scitq.finding import working_folder
 from scitq.handle import Task
 from scitq.outputs import TaskOutput
 from scitq.path import URI
-from scitq.submitter import working_folder
 
 TASK = "task"
 FIELDS = ("input", "resource", "output")

@@ -81,9 +81,7 @@ class CallFiles:
         kept = [str(self._folder / name) for name in files]
         if not self._in_container:
             return {"command": [sys.executable, _RUNNER, PYTHON, *kept]}
-        import cloudpickle
-
-        library = (os.path.dirname(os.path.abspath(cloudpickle.__file__)), f"{_PLACE}/{runner.LIBRARY}/cloudpickle")
+        library = (unpacker(), f"{_PLACE}/{runner.LIBRARY}/cloudpickle")
         sources = [(path, _PLACE) for path in (_RUNNER, *kept)] + [library]
         below = [f"/input/{_PLACE}/{os.path.basename(path)}" for path, _ in sources[:-1]]
         return {
@@ -129,6 +127,13 @@ def packed(value: Any) -> bytes:
 
     data: bytes = cloudpickle.dumps(value, 5)
     return data
+
+
+def unpacker() -> str:
+    """The folder of the pure Python that unpacks what was packed."""
+    import cloudpickle
+
+    return str(os.path.dirname(os.path.abspath(cloudpickle.__file__)))
 
 
 def name_of(fn: Any) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import itertools
 import logging
 import os
 import sys
@@ -21,21 +22,27 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from scitq import submission, waiting
-from scitq.container import ENGINES
+from scitq import money, submission, waiting
 from scitq.errors import BadInput, IllegalMove, NoDriver, ScitqError
+from scitq.finding import find as find
+from scitq.fleet import Fleet
 from scitq.handle import Task
+from scitq.inbox import Inbox
+from scitq.markets import Markets
+from scitq.pictured import Pictured
+from scitq.recruiters import Recruiters
+from scitq.renters import Renters
 from scitq.selection import Selection, TaskList
+from scitq.spending import Spending
 from scitq.states import FINAL, LIVE, Halt, TaskState, task_state
-from scitq.store import batches, cache, executions, journal, listing, logs, tasks, workers
+from scitq.store import batches, cache, journal, listing, logs, tasks
 from scitq.store.bell import WATCH_AFTER_S
 from scitq.store.connection import Store
 from scitq.store.lease import Lease
 from scitq.store.schema import SCHEMA
-from scitq.submitter import DATA, Requirement, Submitter, working_folder
+from scitq.submitter import DATA, Requirement, Submitter
 from scitq.task import ExecutionId, TaskId, TaskRow, check_command
 from scitq.waiting import Arrivals, Changes
-from scitq.worker import WorkerRow
 
 if TYPE_CHECKING:
     import apsw
@@ -44,19 +51,24 @@ if TYPE_CHECKING:
     from scitq.driver import Driver
     from scitq.events import Event
     from scitq.executor import Executor
+    from scitq.live import Live
+    from scitq.markup import Markup
     from scitq.store.analysis import Rows
     from scitq.store.analysis.copy import Snapshot
     from scitq.store.keep import Purged
     from scitq.store.lease import Holder
+    from scitq.store.workflows import WorkflowRow
 
 log = logging.getLogger("scitq")
 T = TypeVar("T")
+# The engines of this process in the order in which they were opened.
+_opened = itertools.count()
 
 # How long after a Ctrl-C a second one cancels what would go on.
 SECOND_CTRL_C_S = 2.0
 
 
-class Engine:
+class Engine(Fleet, Recruiters, Markets, Renters, Spending, Pictured, Inbox):
     """A state file, open in this process. Made by `scitq.open`; a context manager.
 
     Safe to use from several threads; not from a forked child (open the file again there). With `drive=False` it only adds
@@ -79,10 +91,16 @@ class Engine:
         self._told = False
         self._pid = os.getpid()
         self._unsubscribe = self._store.subscribe(self._changes.announce, watch_after_s=WATCH_AFTER_S)
+        self._opened = next(_opened)
         _open_engines.add(self)
 
     def __repr__(self) -> str:
         return f"<scitq {self.path.name}{' (closed)' if self._closed else ''}>"
+
+    def _picture(self) -> Markup:
+        from scitq import cards
+
+        return cards.of_engine(self)
 
     def __enter__(self) -> Engine:
         return self
@@ -131,6 +149,7 @@ class Engine:
         drove = self._driver is not None and self._driver.driving.is_set()
         try:
             if os.getpid() == self._pid:
+                self._leave_markets()
                 if self._driver is not None:
                     self._driver.stop()
                 if drove and not self._told and (stays := self.remains()):
@@ -146,14 +165,17 @@ class Engine:
         counts = self.counts()
         live = sum(counts.get(state, 0) for state in LIVE)
         queued = counts.get(TaskState.PENDING, 0) + counts.get(TaskState.WAITING, 0)
+        rented = self.rented()
         if not live and not queued:
-            return None
+            if rented is None:
+                return None
+            return f"{self.path.name}: {rented} Nobody looks after them until: scitq up. To delete one: scitq worker delete NAME"
         parts = []
         if queued:
             parts.append(f"{queued} {_tasks(queued)} {'stays' if queued == 1 else 'stay'} queued")
         if live:
             parts.append(f"{live} {'goes' if live == 1 else 'go'} on at the workers")
-        return f"{self.path.name}: {', '.join(parts)}. To go on: scitq up"
+        return f"{self.path.name}: {', '.join(parts)}. {rented + ' ' if rented else ''}To go on: scitq up"
 
     # --- submitting -----------------------------------------------------------------------------------------------------
 
@@ -436,6 +458,22 @@ class Engine:
 
     # --- finding --------------------------------------------------------------------------------------------------------
 
+    def workflows(self) -> list[WorkflowRow]:
+        """The workflows that scripts declared, oldest first."""
+        from scitq.store import workflows
+
+        return workflows.all_of(self._reader())
+
+    def workflow(self, name: str) -> WorkflowRow:
+        """The workflow of that name.
+
+        Raises:
+            UnknownWorkflow: there is none.
+        """
+        from scitq.store import workflows
+
+        return workflows.get(self._reader(), name)
+
     def task(self, id_or_name: int | str) -> Task:
         """The task of that number, or of that name (the newest, when the older ones have ended).
 
@@ -456,9 +494,14 @@ class Engine:
         batch: str | None = None,
         name: str | None = None,
         limit: int | None = None,
-    ) -> list[Task]:
-        """The tasks that meet every condition, by number. `name` may hold `*` and `?`."""
-        return [Task(self, row.id) for row in self.rows(status=status, batch=batch, name=name, limit=limit)]
+    ) -> Selection:
+        """The tasks that meet every condition, by number. `name` may hold `*` and `?`.
+
+        Raises:
+            BadInput: an unknown state.
+        """
+        states = None if status is None else _states(status)
+        return Selection(self, listing.ids(self._reader(), states=states, batch=batch, name=name, limit=limit))
 
     def rows(
         self,
@@ -492,72 +535,6 @@ class Engine:
     def batches(self) -> dict[str, dict[TaskState, int]]:
         """How many tasks of each batch are in each state."""
         return listing.batch_counts(self._reader())
-
-    def workers(self) -> list[WorkerRow]:
-        """The workers, with what is known of them."""
-        return workers.all_of(self._reader())
-
-    def loads(self) -> dict[int, int]:
-        """How many slots are taken at each worker (by number), by what runs and what waits there."""
-        return {int(worker): load.slots for worker, load in executions.loads(self._reader()).items()}
-
-    def update_worker(
-        self,
-        name: str | int,
-        *,
-        concurrency: int | None = None,
-        prefetch: int | str | None = None,
-        cpus: float | str | None = None,
-        memory: str | int | None = None,
-        gpus: int | str | Sequence[str] | None = None,
-        output_cap: str | int | None = None,
-        limits: bool | None = None,
-        container_engine: str | None = None,
-    ) -> WorkerRow:
-        """Change how many tasks a worker runs at once, and how many it stages ahead (`"auto"`: as short tasks need it);
-        or declare what it has for tasks that ask (`gpus`: their number, or their ids); `"auto"` is what its agent finds.
-        `output_cap` is how much of each stream of a task is kept there (`"auto"`: 1 GiB). `limits` False: tasks that start
-        from now on may exceed the memory and CPUs that they asked for; True (the default): where its system can see to it,
-        they may not. `container_engine` is `docker`, `podman`, `apptainer` or `singularity` (`"auto"`: the first that works there).
-
-        Raises:
-            UnknownWorker: no such worker.
-            BadInput: not a number of 0 or more.
-        """
-        row = workers.find(self._reader(), name)
-        auto = prefetch == "auto"
-        ahead = None if auto or prefetch is None else submission.whole("prefetch", prefetch)
-        slots = None if concurrency is None else submission.whole("concurrency", concurrency)
-        given = {
-            "cpus": cpus,
-            "memory": memory,
-            "gpus": gpus,
-            "output_cap": output_cap,
-            "container_engine": container_engine,
-        }
-        declared: dict[str, Any] = {key: None for key, value in given.items() if value == "auto"}
-        declared |= submission.conditions({key: given[key] for key in ("cpus", "memory") if key not in declared})
-        if output_cap is not None and output_cap != "auto":
-            declared["output_cap"] = submission.memory_bytes("output_cap", output_cap)
-        if container_engine is not None and container_engine != "auto":
-            if container_engine not in ENGINES:
-                raise BadInput(
-                    f"container_engine must be one of {', '.join(ENGINES)}, or auto, not {container_engine!r}."
-                )
-            declared["container_engine"] = container_engine
-        if limits is not None:
-            declared["limits"] = None if limits else False
-        if isinstance(gpus, int):
-            declared["gpus"] = [str(number) for number in range(submission.whole("gpus", gpus))]
-        elif gpus is not None and gpus != "auto":
-            declared["gpus"] = [str(gpu) for gpu in gpus]
-
-        def write(db: apsw.Connection) -> None:
-            workers.update(db, row.id, concurrency=slots, prefetch=ahead, auto_prefetch=auto)
-            workers.declare(db, row.id, declared)
-
-        self._write(write)
-        return workers.find(self._reader(), int(row.id))
 
     def journal(self, since: int | None = None, limit: int = 100) -> list[Event]:
         """What happened: the entries after number `since`, or else the newest, oldest first."""
@@ -665,9 +642,26 @@ class Engine:
         self._driver_problem = problem
         self._changes.announce()
 
+    def step_down(self) -> None:
+        """Drive no more in this process; one that stands by goes on at once. What workers hold goes on."""
+        if self._driver is not None:
+            self._driver.stop()
+        with self._driver_gate:
+            self._driver = None
+
     def stop_driver(self) -> None:
         """Ask whichever process drives the file to stop dispatching and let go. What workers hold goes on."""
         self._write(lambda db: db.execute("update lead set stop_wanted = 1"))
+
+    def watch(self) -> Live:
+        """In a notebook: show the queue live in this cell, while others run; until `stop()`, `close()`, or the next `watch()`.
+
+        Raises:
+            BadInput: this is no notebook.
+        """
+        from scitq.live import Live
+
+        return Live(self)
 
     # --- for the modules beside this one --------------------------------------------------------------------------------
 
@@ -779,43 +773,26 @@ def _close_all() -> None:
             engine.close()
 
 
-def open(path: str | Path | None = None, *, drive: bool = True, use_cache: bool = False) -> Engine:
+def open(
+    path: str | Path | None = None, *, drive: bool = True, use_cache: bool = False, max_cost: float | str | None = None
+) -> Engine:
     """Open a state file, made when it is new.
 
-    Without a path: `$SCITQ_FILE`, else the nearest `*.scitq` file here or in a folder above, else `./scitq.scitq`, made with
-    a word about it. With `drive=False` this process adds and watches, but never drives.
+    Without a path: `$SCITQ_FILE`, else the nearest `*.scitq` file here or in a folder above, else the `file` of your settings
+    (`scitq config`), else `./scitq.scitq`, made with a word about it. With `drive=False` this process adds and watches, but never drives.
     With `use_cache=True` what is submitted here uses the cache, unless it says otherwise.
+    `max_cost` (15, or "15 EUR") is the most that all machines that are ever rented for this file may cost; it stays in the file, and
+    a later `open` that says nothing leaves it as it is (`engine.set_max_cost(None)` takes it away).
 
     Raises:
         StateFileError: the file is foreign, damaged, newer, read-only, or in a folder where it is not safe.
         BadInput: several `*.scitq` files to choose from.
     """
-    return Engine(find(path), drive=drive, use_cache=use_cache)
-
-
-def find(path: str | Path | None = None) -> Path:
-    """The state file that `open` would take."""
-    if path is not None:
-        text = os.fspath(path)
-        if not text:
-            raise BadInput("the name of the state file is empty.")
-        return Path(text)
-    if given := os.environ.get("SCITQ_FILE"):
-        return Path(given)
-    here = Path(working_folder())
-    for folder in (here, *here.parents):
-        with contextlib.suppress(OSError):
-            found = sorted(file for file in folder.glob("*.scitq") if file.is_file())
-            if len(found) > 1:
-                names = ", ".join(file.name for file in found[:5])
-                raise BadInput(
-                    f"{folder} holds several state files ({names}): say which with a path, -f FILE or SCITQ_FILE."
-                )
-            if found:
-                return found[0]
-    fresh = here / "scitq.scitq"
-    log.warning("No state file here: %s is made.", fresh)
-    return fresh
+    limit = money.limit_of(max_cost)  # before anything is made
+    engine = Engine(find(path), drive=drive, use_cache=use_cache)
+    if limit is not None and engine.max_cost() != limit:
+        engine.set_max_cost(limit)
+    return engine
 
 
 def _forget(now_ms: int, entries: list[cache.Entry], db: apsw.Connection) -> None:

@@ -20,6 +20,7 @@ class EventKind(IntEnum):
     DRIVER = 5
     WORKER = 6
     NOTE = 7
+    JOB = 8
 
     @property
     def word(self) -> str:

@@ -10,13 +10,16 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from scitq.errors import TaskBlocked, TaskCancelled, TaskFailed
+from scitq.errors import BadInput, ScitqError, TaskBlocked, TaskCancelled, TaskFailed
+from scitq.pictured import Pictured
 from scitq.states import TaskState
 from scitq.store import executions, listing, logs, manifests, tasks
 from scitq.task import ExecutionRow, TaskId, TaskRow
 
 if TYPE_CHECKING:
+    from scitq.adopting import Adoption
     from scitq.engine import Engine
+    from scitq.markup import Markup
     from scitq.outputs import TaskOutput
     from scitq.store.executions import Ending
     from scitq.store.manifests import Left
@@ -28,7 +31,7 @@ TAIL_BYTES = 8192
 
 
 @dataclass(frozen=True)
-class Result:
+class Result(Pictured):
     """What a task that succeeded gave. Text is UTF-8, with � for bytes that are not; the `_bytes` are exact."""
 
     task: Task
@@ -55,8 +58,13 @@ class Result:
         """What it wrote on standard error, to the byte."""
         return self.task.output_bytes(logs.ERR)
 
+    def _picture(self) -> Markup:
+        from scitq import cards
 
-class Task:
+        return cards.of_result(self)
+
+
+class Task(Pictured):
     """A task in a state file. Cheap to hold, safe to share between threads."""
 
     def __init__(self, engine: Engine, id: TaskId) -> None:
@@ -64,8 +72,16 @@ class Task:
         self.id = id
 
     def __repr__(self) -> str:
-        row = self.row()
+        try:
+            row = self.row()
+        except ScitqError as problem:  # it was deleted, or its file is closed
+            return f"<Task {self.id}: {problem}>"
         return f"<Task {row.label} {row.state.word}>"
+
+    def _picture(self) -> Markup:
+        from scitq import cards
+
+        return cards.of_task(self)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Task) and other.id == self.id and other._engine.path == self._engine.path
@@ -329,6 +345,46 @@ class Task:
         """
         self._engine._update(self.id, changes, timeout)
         return self
+
+    # --- trying it by hand ----------------------------------------------------------------------------------------------
+
+    def enter(self, command: str | None = None) -> int:
+        """A shell in what the newest try left: its folder, environment, container; its command is there as `command.sh`.
+
+        Needs a terminal; with `command`, one command is run there instead. Returns the exit code. When `command.sh` was
+        changed, the shell's end is followed by the question whether it is to be adopted.
+
+        Raises:
+            BadInput: it left nothing, or that is not kept any more; or there is no terminal.
+            HostUnreachable: its worker's host cannot be reached.
+        """
+        from scitq.visiting import visit
+
+        return visit(self._engine, self.id, command)
+
+    def adopt(self, text: str | None = None, *, step: bool = False, relaunch: bool = False) -> Adoption:
+        """Make an edited script the task's command: `text`, or what `command.sh` in its kept folder says now.
+
+        With `step`, the edit is carried over to every task of its batch that is not launched or has failed; one whose command
+        differs just where it was edited stays as it is. With `relaunch` those that have ended run again. What comes back says
+        of whom there was what.
+
+        Raises:
+            BadInput: there is no such folder any more, or the task calls a Python function.
+            IllegalMove: it is launched already.
+        """
+        from scitq import adopting
+
+        if text is None:
+            from scitq.entering import sandbox_of
+
+            with sandbox_of(self._engine, self.id) as sandbox:
+                text = sandbox.script()
+            if text is None:
+                raise BadInput(f"nobody has entered task {self.row().label} yet, or its folder is not kept any more.")
+        return adopting.carry_out(
+            self._engine, adopting.plan(self._engine, self.id, text, step=step), relaunch=relaunch
+        )
 
 
 def _clip(text: str, width: int = 200) -> str:

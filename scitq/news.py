@@ -14,7 +14,7 @@ from scitq.contact import Plan
 from scitq.errors import BadAnswer, StaleDriver
 from scitq.remote.link import Answer
 from scitq.remote.orders import lines
-from scitq.store import executions, manifests, workers
+from scitq.store import executions, held, manifests, workers
 from scitq.store.executions import Exit
 from scitq.task import ExecutionId
 
@@ -25,6 +25,9 @@ log = logging.getLogger("scitq")
 
 # A task that runs for less is not shown as running.
 SHOWN_AFTER_S = 0.03
+# Lines that count for executions of that worker only: elsewhere the number may be another one's, of another copy of the file.
+# (Of exits the statement that records them sees to that, of starts what shows them.)
+_ABOUT_OURS = ("collected", "note")
 
 
 def apply(db: apsw.Connection, now: int, plan: Plan, answer: Answer) -> None:
@@ -48,12 +51,13 @@ def apply(db: apsw.Connection, now: int, plan: Plan, answer: Answer) -> None:
     for line in found:
         fields = line.fields
         try:
+            if line.kind in _ABOUT_OURS and not executions.is_of(db, ExecutionId(fields["id"]), plan.worker):
+                continue
             if "image" in fields and line.kind in ("start", "exit"):
                 has, digest = fields["image"], fields["image"]["digest"]
-                image = str(has["id"])
-                executions.runs_image(
-                    db, now, ExecutionId(fields["id"]), image, None if digest is None else str(digest)
-                )
+                execution, image = ExecutionId(fields["id"]), str(has["id"])
+                if executions.is_of(db, execution, plan.worker):
+                    executions.runs_image(db, now, execution, image, None if digest is None else str(digest))
             if line.kind == "start":
                 plan.starts[ExecutionId(fields["id"])] = time.monotonic()
                 plan.stagings.pop(fields["id"], None)
@@ -62,10 +66,18 @@ def apply(db: apsw.Connection, now: int, plan: Plan, answer: Answer) -> None:
                 plan.stagings.pop(fields["id"], None)
                 plan.has_news = True
                 _exited(db, now, plan, fields)
+                _discard(db, plan, fields)
             elif line.kind == "collected":
                 plan.has_news = True
-                if _collected(db, now, fields):
-                    plan.forget.append(ExecutionId(fields["id"]))
+                if fields.get("held"):
+                    if not held.hold(db, ExecutionId(fields["id"]), fields):
+                        plan.forget.append(ExecutionId(fields["id"]))
+                elif _collected(db, now, fields):
+                    # Of one that did not end well the folder stays for whoever wants to look, until room is needed.
+                    is_well = fields["ok"] and not fields.get("failed")
+                    (plan.forget if is_well else plan.forget_logs).append(ExecutionId(fields["id"]))
+                else:
+                    _discard(db, plan, fields)
             elif line.kind == "stage":
                 plan.stagings[ExecutionId(fields["id"])] = time.monotonic()
             elif line.kind == "note":
@@ -90,11 +102,19 @@ def show_running(db: apsw.Connection, now: int, plan: Plan) -> None:
     for execution in [execution for execution, at in plan.stagings.items() if at <= due]:
         del plan.stagings[execution]
         plan.has_news = True
-        executions.staging(db, now, execution)
+        if executions.is_of(db, execution, plan.worker):
+            executions.staging(db, now, execution)
     for execution in [execution for execution, at in plan.starts.items() if at <= due]:
         del plan.starts[execution]
         plan.has_news = True
-        executions.started(db, execution, now)
+        if executions.is_of(db, execution, plan.worker):
+            executions.started(db, execution, now)
+
+
+def _discard(db: apsw.Connection, plan: Plan, fields: Mapping[str, Any]) -> None:
+    """What ended of executions that were lost, and may have run elsewhere since, leaves no trace."""
+    if plan.contact.is_far and executions.is_discarded(db, ExecutionId(fields["id"])):
+        plan.forget.append(ExecutionId(fields["id"]))
 
 
 def _collected(db: apsw.Connection, now: int, fields: Mapping[str, Any]) -> bool:
@@ -138,7 +158,7 @@ def _exited(db: apsw.Connection, now: int, plan: Plan, fields: Mapping[str, Any]
         is_final=bool(fields.get("final")),
         has_image="image" in fields,
     )
-    ended = executions.exited(db, now, end)
+    ended = executions.exited(db, now, end, plan.worker)
     if end.run_s is not None and end.why is None:
         plan.mean_run_s = end.run_s if plan.mean_run_s is None else 0.9 * plan.mean_run_s + 0.1 * end.run_s
     if ended and fields.get("kept"):

@@ -61,8 +61,10 @@ _T = TaskState
 _ENDS = frozenset({_T.SUCCEEDED, _T.FAILED, _T.CANCELLED, _T.PENDING, _T.WAITING, _T.BLOCKED, _T.PAUSED})
 
 TASK_MOVES: dict[TaskState, frozenset[TaskState]] = {
-    _T.WAITING: frozenset({_T.PENDING, _T.ASSIGNED, _T.BLOCKED, _T.CANCELLED, _T.PAUSED}),
-    _T.PENDING: frozenset({_T.ASSIGNED, _T.WAITING, _T.BLOCKED, _T.SUCCEEDED, _T.FAILED, _T.CANCELLED, _T.PAUSED}),
+    _T.WAITING: frozenset({_T.PENDING, _T.ASSIGNED, _T.BLOCKED, _T.CANCELLED, _T.PAUSED, _T.DEBUG}),
+    _T.PENDING: frozenset(
+        {_T.ASSIGNED, _T.WAITING, _T.BLOCKED, _T.SUCCEEDED, _T.FAILED, _T.CANCELLED, _T.PAUSED, _T.DEBUG}
+    ),
     _T.ASSIGNED: frozenset({_T.STAGING, _T.RUNNING, _T.COLLECTING}) | _ENDS,
     _T.STAGING: frozenset({_T.RUNNING, _T.COLLECTING}) | _ENDS,
     _T.RUNNING: frozenset({_T.COLLECTING}) | _ENDS,
@@ -70,9 +72,9 @@ TASK_MOVES: dict[TaskState, frozenset[TaskState]] = {
     _T.SUCCEEDED: frozenset({_T.PENDING, _T.WAITING, _T.BLOCKED}),
     _T.FAILED: frozenset({_T.PENDING, _T.WAITING, _T.BLOCKED}),
     _T.CANCELLED: frozenset({_T.PENDING, _T.WAITING, _T.BLOCKED}),
-    _T.BLOCKED: frozenset({_T.WAITING, _T.PENDING, _T.CANCELLED, _T.PAUSED}),
-    _T.PAUSED: frozenset({_T.WAITING, _T.PENDING, _T.BLOCKED, _T.CANCELLED}),
-    _T.DEBUG: frozenset({_T.WAITING, _T.PENDING, _T.BLOCKED, _T.CANCELLED}),
+    _T.BLOCKED: frozenset({_T.WAITING, _T.PENDING, _T.CANCELLED, _T.PAUSED, _T.DEBUG}),
+    _T.PAUSED: frozenset({_T.WAITING, _T.PENDING, _T.BLOCKED, _T.CANCELLED, _T.DEBUG}),
+    _T.DEBUG: frozenset({_T.WAITING, _T.PENDING, _T.BLOCKED, _T.CANCELLED, _T.PAUSED}),
 }
 
 

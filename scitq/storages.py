@@ -72,6 +72,28 @@ class Storages:
         else:
             self._later(lambda: self._have(names, found, program))
 
+    def _bring(
+        self, contact: Contact, stream: object, names: set[str], config: dict[str, dict[str, str]], program: str
+    ) -> None:
+        """In a thread of its own: the program may have to travel to that worker first."""
+        try:
+            there = contact.route.rclone(program)
+        except ScitqError as problem:
+            text = f"rclone could not be brought to the worker, and that is tried again: {problem}"
+            log.warning("worker %s: %s", contact.worker, text)
+            self._later(lambda: self._tell(contact, names, text))
+            timer = threading.Timer(AGAIN_S, self._later, [lambda: self._bring_again(contact, stream, names)])
+            timer.daemon = True
+            timer.start()
+        else:
+            said = {"remotes": {"config": config, "rclone": there}}
+            self._later(lambda: self._say(contact, [said]) if contact.commands is stream else None)
+
+    def _bring_again(self, contact: Contact, stream: object, names: set[str]) -> None:
+        if contact.commands is stream:
+            self._wanted.append((contact, stream, names))
+            self._begin()
+
     def _is_in_trouble(self, trouble: str) -> None:
         self._trouble = trouble
         for contact, _, missing in self._wanted:
@@ -98,7 +120,8 @@ class Storages:
             if self._trouble:
                 self._tell(contact, missing, "the rclone configuration can be read again.")
             config = {**{name: {} for name in missing}, **configuration.closure(missing, found)}
-            self._say(contact, [{"remotes": {"config": config, "rclone": program}}])
+            bring = (contact, stream, missing, config, program)
+            threading.Thread(target=self._bring, args=bring, name="scitq-storages", daemon=True).start()
         self._trouble = ""
         self._wanted = left
         if left:

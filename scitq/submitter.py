@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from scitq import submission
 from scitq.errors import BadInput
+from scitq.finding import working_folder
 from scitq.handle import Task
 from scitq.selection import TaskList
 from scitq.store import batches, listing, tasks
@@ -85,8 +86,8 @@ class Submitter:
         # What the last submission was beside its command, name and requirements, if that is nothing that could change by itself.
         self._pattern: tuple[list[Any], dict[str, Any], Pattern] | None = None
 
-    def one(self, given: Mapping[str, Any]) -> TaskId:
-        """Queue one task, whose arguments are those of `Engine.submit`."""
+    def one(self, given: Mapping[str, Any], *, is_paused: bool = False) -> TaskId:
+        """Queue one task, whose arguments are those of `Engine.submit`; or have it paused from the first."""
         for key in ("overwrite", "skip_if_exists"):
             if given.get(key) and given.get("output") is None:
                 raise BadInput(f"{key}= is about an output: give output= too.")
@@ -99,7 +100,7 @@ class Submitter:
                     raise
                 continue  # with the defaults as they are now it may well make sense
             try:
-                return self._add_one(item, defaults[item.batch])
+                return self._add_one(item, defaults[item.batch], is_paused=is_paused)
             except _OtherDefaults as found:  # somebody has changed them since they were read
                 self._defaults[item.batch] = found.args[0]
 
@@ -226,7 +227,7 @@ class Submitter:
         parents += found.parents
         return found.fields
 
-    def _add_one(self, item: Prepared, defaults: dict[str, Any]) -> TaskId:
+    def _add_one(self, item: Prepared, defaults: dict[str, Any], *, is_paused: bool) -> TaskId:
         """Write one submission down; `defaults` are those of its batch that it was prepared with."""
         now = time.time_ns() // 1_000_000
         key, known = self._surroundings()
@@ -240,6 +241,8 @@ class Submitter:
             id = tasks.add(db, now, (item.name, batch, item.priority, item.spec, need), context, item.requires)
             if _USES_CACHE in item.spec:
                 tasks.want_probes(db, range(id, id + 1))
+            if is_paused:
+                tasks.pause(db, now, id)
             return id, context
 
         id, context = self._store.write(add)
@@ -290,6 +293,10 @@ class Submitter:
         known = self._context
         return key, known[1] if known is not None and known[0] == key else None
 
+    def context(self, db: apsw.Connection) -> int:
+        """The number of the circumstances of a submission made now, written in the caller's transaction."""
+        return tasks.context_id(db, _context(self._surroundings()[0]))
+
     def ids_of(self, requires: Requirement) -> list[int]:
         if isinstance(requires, Task):
             if requires._engine.path != self._store.path:
@@ -315,15 +322,3 @@ def _context(key: tuple[Any, ...]) -> dict[str, Any]:
         name: os.fsdecode(value) for name, value in zip(CONTEXT_VARIABLES, key[1:], strict=True) if value is not None
     }
     return {"cwd": key[0], "env": env}
-
-
-def working_folder() -> str:
-    """The current folder.
-
-    Raises:
-        BadInput: it was deleted.
-    """
-    try:
-        return os.getcwd()
-    except FileNotFoundError:
-        raise BadInput("the current folder was deleted: change to another one first.") from None

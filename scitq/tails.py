@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 from scitq.contact import Contact
 from scitq.errors import WorkerError
-from scitq.remote.link import Stream
 from scitq.states import Outcome, Stage
 from scitq.store import executions, logs
 from scitq.store.connection import Store
@@ -66,7 +65,7 @@ class Tails:
         lost = False
         try:
             part.parent.mkdir(mode=0o700, exist_ok=True)
-            link = Stream.to_socket(contact.root)
+            link = contact.route.stream()
             with contextlib.closing(link), open(part, "ab", opener=_private) as sink:
                 while True:
                     here = sink.tell()

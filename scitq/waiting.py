@@ -195,14 +195,15 @@ def join(engine: Engine, handles: Iterable[Task], retry: int = 1, check: bool = 
     """
     wanted = list(handles)
     left = dict.fromkeys((task.id for task in wanted), retry)
-    waiting = list(wanted)
-    while waiting:
-        again = []
-        for task in as_completed(engine, waiting):
+    is_over = False
+    while not is_over:
+        is_over = True
+        # All of them each time: one that was blocked goes on when what it needs is queued once more.
+        for task in as_completed(engine, wanted):
             if task.state is TaskState.FAILED and left[task.id] > 0:
                 left[task.id] -= 1
-                again.append(task.relaunch())
-        waiting = again
+                task.relaunch()
+                is_over = False
     ends: dict[str, int] = {}
     worst: Task | None = None
     for task in wanted:
