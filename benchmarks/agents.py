@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import selectors
@@ -12,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +25,9 @@ from benchmarks.report import Section, at_least
 if TYPE_CHECKING:
     import apsw
 
-    from scitq.contact import Contact
+    from scitq.engine import Engine
+    from scitq.remote.route import Route
+    from scitq.worker import WorkerRow
 
 AGENTS = 100
 SLOTS = 4
@@ -134,11 +138,12 @@ def serve(folder: Path, count: int) -> None:
                 key.data.answer(sock, method, target, body)
 
 
-def drive(size: int) -> Outcome:
-    """Tasks through all of them: until every end is in the file and this process knows."""
+@contextlib.contextmanager
+def simulated() -> Iterator[Engine]:
+    """An engine that drives them, in the folder that this process is in, once all of them have had tasks."""
     from scitq import driver
     from scitq.engine import Engine
-    from scitq.remote import local
+    from scitq.remote.route import LocalRoute
     from scitq.store import workers
 
     folder = Path("sim").absolute()
@@ -149,15 +154,19 @@ def drive(size: int) -> Outcome:
     assert agents.stdin is not None and agents.stdout is not None
     assert agents.stdout.readline() == "ready\n"
 
+    class Simulated(LocalRoute):
+        """To an agent that is there."""
+
+        def ensure(self) -> None:
+            pass
+
     class Driver(driver.Driver):
         """Reaches worker N in the folder of agent N."""
 
-        def _connect(self, contact: Contact, *rest: Any, **more: Any) -> None:
-            contact.root = folder / str(int(contact.worker) - 1)
-            super()._connect(contact, *rest, **more)
+        def _route(self, row: WorkerRow) -> Route:
+            return Simulated(folder / str(int(row.id) - 1), 60)
 
     driver.Driver = Driver  # type: ignore[misc]
-    local.ensure = lambda *_, **__: None
 
     def declare(db: apsw.Connection) -> None:
         for number in range(AGENTS):
@@ -169,16 +178,22 @@ def drive(size: int) -> Outcome:
             engine._write(declare)
             engine.submit_many(NOOP for _ in range(20 * AGENTS))  # until all are connected
             engine.wait_all(120)
-            cpu, begin = machine.fine_cpu_s(os.getpid()), time.perf_counter()
-            engine.submit_many(NOOP for _ in range(size))
-            counts = engine.wait_all(600)
-            seconds = time.perf_counter() - begin
-            busy = sum(bool(n) for n in _ended_by_worker(engine))
-            cpu = machine.fine_cpu_s(os.getpid()) - cpu
-        assert {state.word: n for state, n in counts.items()} == {"succeeded": size + 20 * AGENTS}, counts
+            yield engine
     finally:
         agents.stdin.close()
         agents.wait(30)
+
+
+def drive(size: int) -> Outcome:
+    """Tasks through all of them: until every end is in the file and this process knows."""
+    with simulated() as engine:
+        cpu, begin = machine.fine_cpu_s(os.getpid()), time.perf_counter()
+        engine.submit_many(NOOP for _ in range(size))
+        counts = engine.wait_all(600)
+        seconds = time.perf_counter() - begin
+        busy = sum(bool(n) for n in _ended_by_worker(engine))
+        cpu = machine.fine_cpu_s(os.getpid()) - cpu
+    assert {state.word: n for state, n in counts.items()} == {"succeeded": size + 20 * AGENTS}, counts
     return {"rate": size / seconds, "cpu_ms": 1000 * cpu / size, "busy": busy}
 
 

@@ -19,12 +19,30 @@ ROOT = Path(__file__).resolve().parents[1]
 if not __package__:  # run as a program
     sys.path[0] = str(ROOT)
 
-from benchmarks import agents, containers, contest, data, functions, holding, machine, noops, profiles, resting  # noqa: E402
+from benchmarks import (  # noqa: E402
+    agents,
+    containers,
+    contest,
+    cuts,
+    data,
+    functions,
+    holding,
+    hosts,
+    machine,
+    noops,
+    pages,
+    profiles,
+    prompts,
+    resting,
+    screens,
+    workflows,
+)
 
 BENCHMARKS = {
     "a": noops.throughput, "b": noops.latency, "c": holding.submission, "d": holding.asking, "e": noops.graph, "f": resting.cold,
-    "g": resting.idle, "h": agents.many, "i": functions.calls, "j": data.big, "k": data.small, "l": containers.echo,
-    "p": profiles.profile,
+    "g": resting.idle, "h": agents.many, "i": functions.calls, "j": data.big, "k": data.small, "l": containers.echo, "m": hosts.fleet,
+    "n": workflows.workflows, "o": cuts.cuts, "p": profiles.profile, "q": screens.screen,
+    "r": prompts.completion, "s": pages.pages,
 }  # fmt: skip
 NEEDS_PEERS = frozenset("abi")
 RESULTS = ROOT / "benchmarks" / "RESULTS.md"

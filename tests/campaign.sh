@@ -13,5 +13,5 @@ venv=${SCITQ_VENV:-$PWD/.venv-test}
 export SCITQ_ROUNDS=${SCITQ_ROUNDS:-100}
 export SCITQ_SEED=${SCITQ_SEED:-$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}
 echo "campaign: ${1:-everything}, $SCITQ_ROUNDS rounds, SCITQ_SEED=$SCITQ_SEED"
-exec pytest -n "$(($(getconf _NPROCESSORS_ONLN) + 1))" --dist worksteal tests/crash tests/*/test_model.py tests/store/test_kill.py tests/fetch/test_large.py \
-    tests/remote/test_containers.py tests/engine/test_caching_kills.py -m "" ${1:+-k "$1"}
+exec pytest -n "$(($(getconf _NPROCESSORS_ONLN) + 1))" --dist worksteal --timeout 0 tests/crash tests/*/test_model.py tests/store/test_kill.py tests/fetch/test_large.py \
+    tests/remote/test_containers.py tests/engine/test_caching_kills.py tests/recruiting/test_days.py tests/hosts -m "" ${1:+-k "$1"}

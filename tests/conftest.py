@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import time
 import uuid
@@ -11,12 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from tests.containers import Dockerd, Podman
 from tests.fetch.web import WebServer
+from tests.hosts.cloud import Cloud, sweep
+from tests.hosts.host import Host
+
+# Nothing here is timed: others may be using the machine.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 # How long processes of a test may take to end by themselves after it: an agent needs a moment to notice.
 PATIENCE_S = 20.0
+SAMPLE = 1 / 4
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -99,6 +108,24 @@ def _processes_with(signs: tuple[bytes, ...]) -> dict[int, str]:
     return found
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What CI draws by SCITQ_SEED, which `.ci/run` prints; elsewhere all are played.
+
+    Of the tests of campaigns every fourth one; where tests are repeated in other surroundings, the share that SCITQ_SHARE says.
+    """
+    seed = os.environ.get("SCITQ_SEED")
+    if not os.environ.get("CI") or seed is None:
+        return
+    share = float(os.environ.get("SCITQ_SHARE", "1"))
+    left_out = [
+        item for item in items
+        if random.Random(f"{seed} {item.nodeid}").random() > (SAMPLE if item.get_closest_marker("sampled") else share)
+    ]  # fmt: skip
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """In CI a skipped test is a failed one: nothing may go untested without anybody noticing."""
@@ -140,7 +167,13 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Show it."""
+    """Show it, and how those failed that were played once more (.ci/run; the plugin itself says only which)."""
+    again = terminalreporter.stats.get("rerun", [])
+    if again:
+        terminalreporter.section("failed once, played once more")
+        for report in again:
+            terminalreporter.write_line(f"---- {report.nodeid}")
+            terminalreporter.write_line(report.longreprtext)
     if _said:
         terminalreporter.section("kill points")
         for line in _said:
@@ -191,6 +224,26 @@ def containers(
 ) -> Iterator[Dockerd | Podman]:
     """Either of the two engines, for programs that the test starts; no container may be left there."""
     yield from _lent(dockerd_server if request.param == "docker" else podman_storage, monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def cloud(own_home: Path) -> Iterator[Cloud]:
+    """A network for SSH hosts of this process's own, which ssh here knows by their names."""
+    sweep()
+    cloud = Cloud()
+    (own_home / ".ssh").mkdir(mode=0o700, exist_ok=True)
+    (own_home / ".ssh" / "config").symlink_to(cloud.folder / "ssh_config")
+    yield cloud
+    (own_home / ".ssh" / "config").unlink()
+    cloud.close()
+
+
+@pytest.fixture
+def host(cloud: Cloud) -> Iterator[Host]:
+    """A fresh host with nothing but sshd and this machine's programs."""
+    host = cloud.boot()
+    yield host
+    cloud.delete(host)
 
 
 def _lent(engine: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:

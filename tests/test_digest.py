@@ -31,6 +31,7 @@ def changed(**fields: Any) -> Spec:
         {"use_cache": True}, {"env": {"B": "2", "A": "1"}}, {"command": ["sort", "-u", "a b"]},
     ],
 )  # fmt: skip
+@pytest.mark.promise("lessons 3.5.9")
 def test_what_does_not_change_the_outcome_is_not_in_the_key(fields: dict[str, Any]) -> None:
     assert key(changed(**fields)) == key()
 
@@ -69,6 +70,7 @@ def test_a_script_counts_to_the_byte() -> None:
         ({"inputs": [], "resources": [ONE, TWO, ONE]}, "inputs"),
     ],
 )
+@pytest.mark.promise("lessons 3.5.9")
 def test_the_data_is_in_the_key_in_order_with_its_actions(data: dict[str, Any], what: str) -> None:
     assert key(**data) != key()
     old, new = parts_of(SPEC, None, [ONE, TWO], [ONE]), parts_of(
@@ -81,6 +83,7 @@ def test_where_data_lies_is_not_in_the_key() -> None:
     assert key(inputs=[ONE._replace(address="/here"), TWO]) == key()
 
 
+@pytest.mark.promise("lessons 3.5.9", "core 11.9")
 def test_the_bits_of_an_image_are_in_the_key_not_its_name() -> None:
     digest = "sha256:" + 64 * "a"
     assert key(image=f"ubuntu@{digest}") == key(image=f"mirror.example:5000/ubuntu@{digest}")
@@ -92,6 +95,7 @@ def test_the_bits_of_an_image_are_in_the_key_not_its_name() -> None:
     assert bits_of(digest) == digest
 
 
+@pytest.mark.promise("lessons 3.5.9")
 def test_the_options_of_a_container_are_in_the_key_in_order() -> None:
     parts = parts_of(SPEC, "ubuntu")
     others = [parts._replace(options=options) for options in (["--network", "none"], ["none", "--network"])]

@@ -27,8 +27,8 @@ ALLOWED = {
     "cloudpickle": ("scitq.calls", "scitq.runner"),
     "sqlite_utils": ("scitq.store.analysis",),
     "sqlite3": ("scitq.store.analysis",),  # private copies, and the classes of its exceptions; never the live file
-    "fabric": ("scitq.remote.ssh",),
-    "paramiko": ("scitq.remote.ssh",),
+    "fabric": ("scitq.remote.ssh", "scitq.remote.sshlink", "scitq.remote.sshlogin"),
+    "paramiko": ("scitq.remote.ssh", "scitq.remote.sshlink", "scitq.remote.sshlogin"),
     "boto3": ("scitq.remote.providers.aws",),
     "botocore": ("scitq.remote.providers.aws",),
     "azure": ("scitq.remote.providers.azure",),
@@ -40,7 +40,7 @@ ALLOWED = {
     "rich": ("scitq.shell", "scitq.fetch"),
 }
 # What `import scitq` must not load: it costs more than the whole budget, or endangers the state file (sqlite3).
-HEAVY = ("sqlite3", "sqlite_utils", "fabric", "docker", "boto3", "azure", "prompt_toolkit", "click", "rich")
+HEAVY = ("sqlite3", "sqlite_utils", "fabric", "paramiko", "docker", "boto3", "azure", "prompt_toolkit", "click", "rich")
 
 
 def name_of(module: Path) -> str:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scitq.placement import choosy, could_ever, place
+from scitq.placement import Service, Terms, admits, choosy, could_ever, place
 from scitq.states import WorkerState
 from scitq.task import Assignment, BatchId, Need, PendingTask, TaskId
 from scitq.worker import Capacity, WorkerId, WorkerRow, window
@@ -112,6 +112,15 @@ def test_prefetch_is_for_short_tasks_only() -> None:
     assert window(0, None, 0.001) == 0
 
 
+def test_a_worker_elsewhere_holds_what_it_needs_while_its_link_is_silent() -> None:
+    assert window(2, None, 2.0, is_far=True) == 2 + 20
+    assert window(2, None, 0.001, is_far=True) == 2 + 64
+    assert window(2, None, 3600.0, is_far=True) == 2
+    assert window(2, None, None, is_far=True) == 4
+    assert window(2, 5, 2.0, is_far=True) == 7
+    assert window(0, None, 2.0, is_far=True) == 0
+
+
 def big(id: int, **need: float | str) -> PendingTask:
     return PendingTask(TaskId(id), BatchId(1), 0, Need(**need))  # type: ignore[arg-type]
 
@@ -209,3 +218,129 @@ def test_a_task_that_avoids_a_worker_keeps_nobody_else_from_it() -> None:
     known = {row.id: row for row in (worker(1), worker(2))}
     free = {WorkerId(1): Capacity(slots=2, concurrency=2), WorkerId(2): Capacity(slots=0, queue=0, concurrency=2)}
     assert [(a.task, a.worker) for a in place(choosy(tasks, known), free)] == [(2, 1), (3, 1)]
+
+
+# --- batches with recruiters ------------------------------------------------------------------------------------------------------
+
+
+def service(terms: dict[int, Terms], **more: object) -> Service:
+    return Service({WorkerId(n): each for n, each in terms.items()}, **more)  # type: ignore[arg-type]
+
+
+def test_a_task_takes_its_batchs_share_of_a_worker_and_mixes_with_others() -> None:
+    tasks = [*some_tasks(2, batch=1), *[PendingTask(TaskId(n), BatchId(2), 0) for n in range(10, 20)]]
+    placed = place(tasks, {WorkerId(1): Capacity(slots=8, concurrency=8)}, {1: service({1: Terms(3)})})
+    assert [(a.task, a.slots) for a in placed] == [(1, 3), (2, 3), (10, 1), (11, 1)]
+
+
+def test_only_workers_of_the_recruiters_flavor_are_used() -> None:
+    free = {WorkerId(n): Capacity(slots=4, concurrency=4) for n in (1, 2)}
+    assert {a.worker for a in place(some_tasks(9), free, {1: service({2: Terms()})})} == {2}
+
+
+def test_no_more_of_a_batch_are_at_a_worker_than_its_recruiter_says() -> None:
+    free = {WorkerId(1): Capacity(slots=8, queue=8, concurrency=8)}
+    placed = place(some_tasks(9), free, {1: service({1: Terms(2, most=3)})})
+    assert [a.slots for a in placed] == [2, 2, 2]
+    assert place(some_tasks(9), free, {1: service({1: Terms(2, most=3)}, held={WorkerId(1): 3})}) == []
+    assert place(some_tasks(9), free, {1: service({1: Terms(1, most=0)})}) == []
+
+
+def test_a_recruiters_prefetch_counts_beside_the_workers_own() -> None:
+    free = {WorkerId(1): Capacity(slots=4, queue=0, concurrency=4, ahead=4)}
+    assert len(place(some_tasks(9), free, {1: service({1: Terms(2, ahead=2)})})) == 4
+    assert len(place(some_tasks(9), free, {1: service({1: Terms(2, ahead=0)})})) == 2
+    full = {WorkerId(1): Capacity(slots=0, queue=0, concurrency=4, over=4, ahead=4)}
+    assert place(some_tasks(9), full, {1: service({1: Terms(2, ahead=2)})}) == []
+
+
+def test_a_share_that_is_not_free_now_is_kept_for_the_task_that_came_first() -> None:
+    others = [PendingTask(TaskId(n), BatchId(2), 0) for n in range(10, 20)]
+    free = {WorkerId(1): Capacity(slots=2, concurrency=8)}
+    heavy = {1: service({1: Terms(4)})}
+    assert place([*some_tasks(1), *others], free, heavy) == []
+    assert len(place([*others, *some_tasks(1)], free, heavy)) == 2
+    # Its own batch has all that it may have there: nothing is kept.
+    held = {1: service({1: Terms(4)}, held={WorkerId(1): 2})}
+    assert [a.task for a in place([*some_tasks(1), *others], {WorkerId(1): Capacity(1, concurrency=8)}, held)] == [10]
+
+
+def test_no_more_workers_serve_a_batch_than_its_recruiters_allow() -> None:
+    free = {WorkerId(n): Capacity(slots=2, concurrency=2) for n in range(1, 5)}
+    two = service({n: Terms() for n in free}, limits=[2])
+    placed = place(some_tasks(9), free, {1: two})
+    assert len(placed) == 4
+    assert len({a.worker for a in placed}) == 2
+    busy = service({n: Terms() for n in free}, limits=[2], serving=frozenset({WorkerId(3), WorkerId(4)}))
+    assert {a.worker for a in place(some_tasks(9), free, {1: busy})} == {3, 4}
+    with_need = [PendingTask(TaskId(n), BatchId(1), 0, Need(python="3.12")) for n in range(9)]
+    assert {a.worker for a in place(with_need, free, {1: busy})} == {3, 4}
+
+
+@given(
+    st.lists(st.one_of(st.none(), st.integers(0, 3)), min_size=1, max_size=3),
+    st.lists(st.sets(st.integers(0, 2), min_size=1), max_size=8),
+)
+def test_one_more_worker_is_let_in_exactly_when_there_is_a_place_for_all(
+    limits: list[int | None], suited: list[set[int]]
+) -> None:
+    ranks = [tuple(sorted(rank for rank in one if rank < len(limits))) for one in suited]
+    ranks = [one for one in ranks if one]
+
+    def all_fit(left: list[tuple[int, ...]], room: list[float]) -> bool:
+        if not left:
+            return True
+        return any(
+            room[rank] > 0 and all_fit(left[1:], [n - (at == rank) for at, n in enumerate(room)]) for rank in left[0]
+        )
+
+    room = [float("inf") if limit is None else float(limit) for limit in limits]
+    present: list[tuple[int, ...]] = []
+    for one in ranks:
+        assert admits(limits, present, one) == all_fit([*present, one], room)
+        if all_fit([*present, one], room):
+            present.append(one)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 3), st.sampled_from([None, Need(cpus=2)])), max_size=40),
+    st.lists(st.tuples(st.integers(1, 9), st.integers(0, 4)), min_size=1, max_size=4),
+    st.lists(st.tuples(st.integers(1, 6), st.one_of(st.none(), st.integers(0, 3)), st.one_of(st.none(), st.integers(0, 2))),
+             min_size=3, max_size=3),
+)  # fmt: skip
+def test_slots_shares_and_numbers_of_workers_are_kept_whatever_is_asked(
+    asked: list[tuple[int, Need | None]],
+    shapes: list[tuple[int, int]],
+    rules: list[tuple[int, int | None, int | None]],
+) -> None:
+    free = {WorkerId(n): Capacity(slots=c, queue=q, concurrency=c, cpus=c, ahead=99) for n, (c, q) in enumerate(shapes)}
+    services = {}
+    for batch, (share, ahead, limit) in enumerate(rules[:2], 1):  # batch 3 has no recruiter
+        terms = {}
+        for worker, capacity in free.items():
+            slots = max(1, capacity.concurrency // share)
+            uneven = share < capacity.concurrency and capacity.concurrency % share
+            terms[worker] = Terms(slots, share if uneven else None, ahead)
+        services[batch] = Service(terms, [limit])
+    queue = [PendingTask(TaskId(n), BatchId(batch), 0, need) for n, (batch, need) in enumerate(asked)]
+    placed = place(queue, free, services)
+    assert len({a.task for a in placed}) == len(placed)
+    at_once: Counter[int] = Counter()
+    for a in placed:
+        batch = asked[a.task][0]
+        if batch in services:
+            assert a.slots >= services[batch].terms[WorkerId(a.worker)].slots
+        at_once[a.worker] += a.slots
+    for batch, each in services.items():
+        its_own = [a.worker for a in placed if asked[a.task][0] == batch]
+        limit = each.limits[0]
+        assert limit is None or len(set(its_own)) <= limit
+        for number, count in Counter(its_own).items():
+            worker = WorkerId(number)
+            terms_there = each.terms[worker]
+            assert terms_there.most is None or count <= terms_there.most
+            heavy = free[worker].concurrency // terms_there.slots
+            assert count <= heavy + (free[worker].queue if terms_there.ahead is None else terms_there.ahead)
+    for worker, capacity in free.items():
+        waiting = capacity.queue + max([(r[1] or 0) * max(1, capacity.concurrency // r[0]) for r in rules])
+        assert at_once[worker] <= capacity.concurrency + waiting + max(1, capacity.concurrency)

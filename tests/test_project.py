@@ -76,7 +76,11 @@ def test_what_the_wheel_takes_has_the_demo_and_the_types() -> None:
     """The wheel takes the package's folder as it is (.ci/run builds and tries it); so nothing of it may be ignored."""
     wanted = ["scitq/py.typed", "scitq/demo/pipeline.py", "scitq/demo/data/reference_1K.fa.gz", "scitq/demo/data/GPL-2"]
 
-    assert PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"] == {"packages": ["scitq"]}
+    assert PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"] == {
+        "packages": ["scitq"],
+        "shared-data": {"docs/man": "share/man/man1"},
+    }
+    assert {path.name for path in (ROOT / "docs" / "man").iterdir()} >= {"scitq.1", "scitq-launch.1", "scitq-fetch.1"}
     assert [name for name in wanted if not (ROOT / name).is_file()] == []
 
 

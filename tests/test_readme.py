@@ -16,8 +16,12 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 PYTHON_BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 CONSOLE_BLOCKS = re.findall(r"^```console\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 COMMANDS = [line[2:] for block in CONSOLE_BLOCKS for line in block.splitlines() if line.startswith("$ ")]
-# The one about data needs servers, and so does that about containers: tests/engine/test_data.py and test_containers_run.py run them.
-ELSEWHERE = {ROOT / "examples" / name for name in ("04_data.py", "11_containers.py")}
+# Those that need servers, programs, other machines or a terminal are run in tests/engine/test_data.py, test_containers_run.py,
+# tests/hosts/test_fleet.py and tests/workflow.
+ELSEWHERE = {
+    ROOT / "examples" / name
+    for name in ("04_data.py", "05_qc.py", "06_dynamic.py", "07_debug.py", "11_containers.py", "12_ssh_worker.py")
+}
 EXAMPLES = sorted(set((ROOT / "examples").glob("[0-9]*.py")) - ELSEWHERE) or [ROOT / "examples" / "01_hello.py"]
 
 

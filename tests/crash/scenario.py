@@ -148,7 +148,7 @@ def mutate(kind: str) -> None:
         def early(self: Driver, *args: Any) -> Any:
             plans, is_placed = transact(self, *args)
             for plan in plans.values():
-                self._say(plan.contact, plan.commands)
+                self._connections.say(plan.contact, plan.commands)
                 plan.commands = []
             return plans, is_placed
 

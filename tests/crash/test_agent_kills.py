@@ -15,7 +15,7 @@ import pytest
 
 from tests.remote.scenario import Scenario
 
-ROUNDS = os.environ.get("SCITQ_ROUNDS", "20")
+ROUNDS = os.environ.get("SCITQ_ROUNDS", "10")
 SEED = int(os.environ.get("SCITQ_SEED", "1"))
 
 
@@ -36,6 +36,7 @@ class Killer(threading.Thread):
                     self.kills += 1
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("who", [("agent",), ("keeper",), ("agent", "keeper")], ids="+".join)
 def test_killed_at_random_nothing_is_lost_or_doubled(tmp_path: Path, who: tuple[str, ...]) -> None:
     rounds = int(ROUNDS) if ROUNDS.isdigit() else 100

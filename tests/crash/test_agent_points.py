@@ -16,7 +16,7 @@ import pytest
 
 from tests.remote.scenario import Scenario, plan
 
-ROUNDS = os.environ.get("SCITQ_ROUNDS", "20")
+ROUNDS = os.environ.get("SCITQ_ROUNDS", "10")
 SEED = int(os.environ.get("SCITQ_SEED", "1"))
 ALL_FROM = 100
 """With that many rounds or more, every point is tried."""
@@ -32,6 +32,7 @@ def points_of(folder: Path, role: str) -> list[str]:
     return [line for line in log.read_text().splitlines() if line.startswith(role)]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("role", ["agent", "keeper"])
 @pytest.mark.promise("lessons 3.5.3")
 def test_killed_at_any_point_nothing_is_lost_or_doubled(tmp_path: Path, role: str) -> None:
@@ -55,6 +56,7 @@ def test_killed_at_any_point_nothing_is_lost_or_doubled(tmp_path: Path, role: st
     assert reached >= len(points) // 3  # a run that is told to die makes a few calls more or less than the counted one
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("error", "calls"),
     [(errno.ENOSPC, ["write", "mkdir"]), (errno.EAGAIN, ["posix_spawn"]), (errno.EIO, ["write"])],
@@ -78,6 +80,7 @@ def test_a_machine_that_is_full_for_a_while_loses_nothing(tmp_path: Path, error:
     assert failed
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("mutation", "role", "name"),
     [("no-start-line", "keeper", "posix_spawn"), ("late-start-line", "keeper", "posix_spawn"),

@@ -29,7 +29,7 @@ def test_a_driver_killed_at_any_moment_loses_and_doubles_nothing(
     count = moments(child, state_file)
     points = [(n, when) for n in range(1, count + 1) for when in ("before", "after")]
     hit: Counter[str] = Counter()
-    for n, when in dice.sample(points, min(len(points), rounds(20))):
+    for n, when in dice.sample(points, min(len(points), rounds(10))):
         process = child(SCITQ_KILL=f"{n}:{when}")
         process.communicate(timeout=120)
         if process.returncode == -9:
@@ -41,15 +41,17 @@ def test_a_driver_killed_at_any_moment_loses_and_doubles_nothing(
     assert hit.total() > 0
 
 
+@pytest.mark.sampled
 def test_a_power_cut_loses_no_log_of_an_ended_task(child: Child, state_file: Path, dice: random.Random) -> None:
     count = moments(child, state_file)
-    for n in dice.sample(range(1, count + 1), min(count, rounds(20))):
+    for n in dice.sample(range(1, count + 1), min(count, rounds(10))):
         child(SCITQ_KILL=f"{n}:after", SCITQ_POWER="1").communicate(timeout=120)
         finish(child)
         assert problems(state_file) == [], f"power cut after moment {n}"
         reset(state_file)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("mutant", "moment", "power"),
     [
@@ -77,11 +79,12 @@ def test_the_tests_above_notice_a_missing_transaction_or_fsync(
     pytest.fail(f"no kill point shows the mutant {mutant!r}")
 
 
+@pytest.mark.sampled
 def test_kills_of_driver_agent_and_keeper_at_random(child: Child, state_file: Path, dice: random.Random) -> None:
     """Any of them, several at once, at any time. A keeper's death may lose what was running, and says so."""
     root = state_file.with_name(state_file.name + ".d") / "local"
     victims: Counter[str] = Counter()
-    for _ in range(rounds(20)):
+    for _ in range(rounds(10)):
         keeper_died = False
         for _ in range(dice.randint(1, 3)):
             process = child()

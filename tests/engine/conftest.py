@@ -10,6 +10,7 @@ import pytest
 from scitq.engine import Engine
 from scitq.errors import ScitqError
 from scitq.remote import local
+from tests.engine.far import World
 
 Opener = Callable[..., Engine]
 
@@ -35,6 +36,15 @@ def open_engine(state_file: Path) -> Iterator[Opener]:
 def engine(open_engine: Opener) -> Engine:
     """This test's state file, open and driven here."""
     return open_engine()
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """Hosts far away, which a test makes by naming them; their agents are stopped at the end."""
+    found = World(tmp_path / "world")
+    monkeypatch.setattr("scitq.routes.ssh_route", found.route)
+    yield found
+    found.end()
 
 
 def sound(engine: Engine) -> None:

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from scitq.fetch import configuration, rclonerun
 from scitq.fetch.settings import Settings
 from scitq.handle import Task
 from scitq.path import URI
+from scitq.remote.route import LocalRoute
 from scitq.states import TaskState
 from scitq.store import executions, manifests
 from scitq.task import Assignment, ExecutionId, Spec, TaskId
@@ -331,11 +333,11 @@ def test_remotes_are_said_once_for_each_state_of_the_configuration(engine: Engin
     there = storages.Storages(
         later=waiting.append, say=lambda contact, commands: said.extend(commands), tell=lambda *said: None
     )
-    contact = Contact(WorkerId(1), Path())
+    contact = Contact(WorkerId(1), LocalRoute(Path(), 60))
     contact.commands = object()  # type: ignore[assignment]
 
     def settle() -> None:
-        while there._is_busy:
+        while there._is_busy or waiting or any(one.name == "scitq-storages" for one in threading.enumerate()):
             if waiting:
                 waiting.pop(0)()
 

@@ -96,6 +96,7 @@ def test_a_chain_is_taken_whole_without_a_worker(open_engine: Opener, tmp_path: 
         sound(engine)
 
 
+@pytest.mark.promise("core 11.9")
 def test_a_task_that_took_a_result_is_a_source_like_any_other(engine: Engine, tmp_path: Path) -> None:
     (tmp_path / "in").write_text("one\n")
     first = chain(engine, tmp_path / "in")[0]
@@ -202,6 +203,7 @@ def test_a_rerun_with_the_same_outcome_leaves_what_comes_after_alone(engine: Eng
 
 
 @pytest.mark.parametrize("deed", ["delete", "shorten", "change", "replace"])
+@pytest.mark.promise("core 11.9")
 def test_a_result_that_was_altered_behind_our_back_is_made_anew(engine: Engine, tmp_path: Path, deed: str) -> None:
     script = counting(tmp_path, "echo result > $OUTPUT/file")
     first = engine.submit(script, shell=True, use_cache=True)

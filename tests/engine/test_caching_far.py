@@ -117,6 +117,7 @@ def bucket(server: Counted) -> URI:
     return URI(f"s3://{name}")
 
 
+@pytest.mark.sampled
 def test_a_pipeline_of_fifty_samples_is_taken_with_one_listing_of_each_folder(
     open_engine: Opener, counted: Counted, tmp_path: Path
 ) -> None:

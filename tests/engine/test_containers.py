@@ -13,10 +13,11 @@ import pytest
 
 from scitq import registries
 from scitq.contact import Contact
-from scitq.driver import Driver
 from scitq.engine import Engine
 from scitq.errors import BadInput
+from scitq.ordering import Orders
 from scitq.registries import Registries
+from scitq.remote.route import LocalRoute
 from scitq.store import executions
 from scitq.task import Assignment
 from scitq.worker import WorkerId
@@ -39,7 +40,7 @@ def order_of(engine: Engine, **given: Any) -> dict[str, Any]:
         )
     )
     (order,) = engine._write(lambda db: executions.begin(db, 0, [Assignment(task.id, 1, gpus=("0",))]))
-    return Driver(engine._store)._order(engine._reader(), order)
+    return Orders(str(engine.side / "outputs")).order(engine._reader(), order, None)
 
 
 def test_a_container_is_ordered_as_it_was_asked(still: Engine) -> None:
@@ -114,7 +115,7 @@ def test_agents_are_told_the_logins_that_their_orders_need_once(
         say=lambda contact, commands: said.extend(commands),
         note=lambda ids, text: notes.update(dict.fromkeys(ids, text)),
     )
-    contact = Contact(WorkerId(1), Path())
+    contact = Contact(WorkerId(1), LocalRoute(Path(), 60))
     contact.commands = object()  # type: ignore[assignment]
 
     def want(*registries: str) -> None:
@@ -147,7 +148,7 @@ def test_a_login_that_cannot_be_had_keeps_nobody_else_waiting(
         say=lambda contact, commands: said.extend(commands),
         note=lambda ids, text: notes.update(dict.fromkeys(ids, text)),
     )
-    contact = Contact(WorkerId(1), Path())
+    contact = Contact(WorkerId(1), LocalRoute(Path(), 60))
     contact.commands = object()  # type: ignore[assignment]
 
     names = ("locked.example", "quay.example")

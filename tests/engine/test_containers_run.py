@@ -19,6 +19,7 @@ from scitq.engine import Engine
 from scitq.remote import images, local
 from scitq.remote.logins import Login
 from scitq.states import Outcome
+from scitq.workflow import Workflow, remote, shell_code
 from tests.containers import IMAGE, PASSWORD, USER, Dockerd, Podman, Registry, closing
 from tests.crash.conftest import holder, kill
 from tests.engine.conftest import Opener, sound
@@ -196,9 +197,10 @@ def test_gpus_reach_the_engine_unchanged_and_are_waited_for(
     sound(engine)
 
 
-def test_what_the_readme_and_the_example_show_works(dockerd: Dockerd, tmp_path: Path) -> None:
+def test_what_the_page_and_the_example_show_works(dockerd: Dockerd, tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
-    (block,) = re.findall(r"^```py\n(.*?)^```$", (root / "README.md").read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    page = (root / "docs" / "howto" / "containers.md").read_text("utf-8")
+    block = re.findall(r"^```py\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)[0]
     (tmp_path / "block.py").write_text(block.replace("ubuntu:24.04", IMAGE).replace("2G", "64M"))
     (tmp_path / "seq.txt").write_text("acgt\n")
     for words, shown in (
@@ -213,11 +215,16 @@ def test_what_the_readme_and_the_example_show_works(dockerd: Dockerd, tmp_path: 
         local.stop(tmp_path / f"{name}.scitq.d" / "local")
 
 
-def test_functions_are_called_in_containers_whatever_python_the_worker_has(dockerd: Dockerd, engine: Engine) -> None:
+def with_python() -> list[str]:
+    """The options of a container that has this machine's Python."""
     place = sys.base_prefix
     mounts = {path: os.path.realpath(path) for path in (place, "/lib", "/lib64", "/usr/lib") if os.path.isdir(path)}
     options = [word for path, real in mounts.items() for word in ("-v", f"{real}:{path}:ro")]
-    options += ["--env", f"PATH={place}/bin:/bin", "--env", f"LD_LIBRARY_PATH={place}/lib"]
+    return [*options, "--env", f"PATH={place}/bin:/bin", "--env", f"LD_LIBRARY_PATH={place}/lib"]
+
+
+def test_functions_are_called_in_containers_whatever_python_the_worker_has(dockerd: Dockerd, engine: Engine) -> None:
+    options = with_python()
     factor = 3
 
     def times(number: int) -> tuple[int, bool]:
@@ -233,3 +240,23 @@ def test_functions_are_called_in_containers_whatever_python_the_worker_has(docke
         assert sorted(executor.map(times, range(3))) == [(0, True), (3, True), (6, True)]
     assert calls[0].task.row().spec.python is None
     assert list((engine.side / "calls").iterdir()) != []  # one failed, and may be relaunched
+
+
+def test_scripts_and_functions_of_workflows_travel_into_containers(dockerd: Dockerd, engine: Engine) -> None:
+    word = "there"
+
+    @remote
+    def count(label: str) -> str:
+        found = os.environ["INPUT"], os.path.exists("/.dockerenv")
+        with open(os.path.join(os.environ["OUTPUT"], label), "w") as file:
+            file.write(word)
+        return f"{label} {found}"
+
+    lines = "\n".join(f"# {n}" for n in range(20_000))
+    wf = Workflow("away", engine=engine, container=IMAGE, container_options=with_python())
+    long = wf.step("script", shell_code(f'{lines}\necho "it\'s $0" > $OUTPUT/made'))
+    called = wf.step("function", count, args={"label": "a"}, input=long.output)
+    wf.run()
+    assert (long.output / "made").read_text().startswith("it's /resource/")
+    assert called.result(WAIT_S).stdout == "a ('/input', True)\n"
+    assert (called.output / "a").read_text() == "there"

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from scitq.remote import local
-from scitq.remote.agent import address
+from scitq.remote.agent import VERSION, address
 from scitq.states import TaskState, WorkerState
 from tests.engine.conftest import Opener, sound
 from tests.engine.test_engine import WAIT_S, until
@@ -73,12 +73,15 @@ def false_agent(root: Path, answers: dict[str, tuple[int, str, bytes]]) -> Itera
         thread.join()
 
 
-PING = (200, "", b'{"stopping": null}')
+PING = (200, "", json.dumps({"version": VERSION, "stopping": None}).encode())
+ENTERED = (200, "", b"{}")
 
 
 @pytest.mark.parametrize(
     ("answers", "message"),
     [
+        ({"/drive": (500, "", b'{"error":"broken"}')}, "answered 500"),
+        ({"/drive": (409, "", b"nonsense")}, "is not JSON"),
         ({"/held": (200, "", b"nonsense")}, "is not JSON"),
         ({"/held": (200, "", b'{"journal": 5}')}, "makes no sense"),
         ({"/held": (200, "", b'{"journal":"j","base":0,"end":0,"held":{"x":"queued"}}')}, "not ours"),
@@ -106,7 +109,7 @@ def test_an_agent_that_makes_no_sense_is_unreachable_with_the_reason_and_nothing
     root = state_file.with_name("lab.scitq.d") / "local"
     engine = open_engine(drive=False)
     task = engine.submit("echo fine")
-    with false_agent(root, {"/ping": PING, **answers}):
+    with false_agent(root, {"/ping": PING, "/drive": ENTERED, **answers}):
         driving = open_engine()
         driving.drive()
         until(lambda: any(message in (worker.note or "") for worker in engine.workers()), "the note")
@@ -122,7 +125,7 @@ def test_an_agent_that_says_nothing_is_left_alone_and_recovers(open_engine: Open
     root = state_file.with_name("lab.scitq.d") / "local"
     engine = open_engine(drive=False)
     task = engine.submit("echo later")
-    with false_agent(root, {"/ping": PING, "/held": (200, "", HELD.encode())}):
+    with false_agent(root, {"/ping": PING, "/drive": ENTERED, "/held": (200, "", HELD.encode())}):
         driving = open_engine()
         driving.drive()
         until(lambda: any(c.connected for c in driving._driver._contacts.values()), "the connection")  # type: ignore[union-attr]

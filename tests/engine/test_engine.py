@@ -302,6 +302,7 @@ def test_cancel_stops_a_running_task_and_what_it_started(engine: Engine, tmp_pat
     assert len(task.executions) == 1
 
 
+@pytest.mark.sampled
 def test_a_task_that_ignores_term_is_killed_after_the_grace(engine: Engine) -> None:
     task = engine.submit("trap '' TERM; echo up; while :; do sleep 0.1; done", shell=True, run_timeout=1.0)
     assert task.wait(WAIT_S) is TaskState.FAILED
@@ -458,7 +459,7 @@ def test_as_completed_gives_each_as_it_ends(engine: Engine, tmp_path: Path) -> N
 def test_join_relaunches_failures_and_counts(engine: Engine) -> None:
     flaky = engine.submit("echo try >> log; [ $(wc -l < log) -ge 2 ]", shell=True)
     hopeless = engine.submit("false")
-    after = engine.submit("true", requires=flaky)
+    after = engine.submit("sleep 0.5", requires=flaky)
     assert engine.join([flaky, hopeless, after], retry=1) == {"succeeded": 2, "failed": 1}
     assert len(hopeless.executions) == 2
     with pytest.raises(TaskFailed, match="1 failed of 1 tasks"):
@@ -967,3 +968,21 @@ def test_an_older_copy_put_back_in_place_goes_on_without_mixing_results(open_eng
     results = [third.submit(f"echo new {n}; head -c 30000 /dev/zero", shell=True).result(WAIT_S) for n in range(5)]
     assert [result.stdout[:6] for result in results] == [f"new {n}\n" for n in range(5)]
     sound(third)
+
+
+def test_a_task_that_moves_while_tasks_are_listed_is_listed(
+    open_engine: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from scitq.store import listing
+
+    engine = open_engine(drive=False)
+    task = engine.submit("true", batch="b")
+    ranks = listing._ranks
+
+    def moved(*args: Any) -> Any:
+        task.pause()
+        return ranks(*args)
+
+    monkeypatch.setattr(listing, "_ranks", moved)
+    assert engine.tasks(batch="b") == [task]
+    assert task.state is TaskState.PAUSED

@@ -17,6 +17,7 @@ from scitq.errors import BadAnswer
 from scitq.handle import Task
 from scitq.news import SHOWN_AFTER_S, apply, show_running
 from scitq.remote.link import Answer
+from scitq.remote.route import LocalRoute
 from scitq.states import TaskState
 from scitq.store import executions, listing, manifests, query, workers
 from scitq.task import Assignment, ExecutionId, TaskId
@@ -34,7 +35,7 @@ class Told:
     def __init__(self, path: Path) -> None:
         self.engine = Engine(path, drive=False)
         self.engine._write(lambda db: workers.ensure(db, 1, LOCAL, LOCAL, 2))
-        self.contact = Contact(WorkerId(1), path.parent)
+        self.contact = Contact(WorkerId(1), LocalRoute(path.parent, 60))
 
     def begin(self, **given: Any) -> tuple[Task, int]:
         task = self.engine.submit("true", **given)
