@@ -42,6 +42,10 @@ class Dream:
         there = {f"{one.region}/{one.flavor.name}": one for one in self.provider.offers()}
         return [there[key] for key in keys]
 
+    def shown(self) -> None:
+        """Wait until no machine is hidden from lists any more."""
+        until(lambda: all((one.hidden_ms or 0) <= time.time() * 1000 for one in self.cloud.machines()))
+
     def end(self) -> None:
         """Nothing of it stays."""
         self.cloud.heal()
