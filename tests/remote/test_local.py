@@ -228,6 +228,15 @@ def test_failure_to_start_shows_the_log(root: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(AgentFailed, match="cannot be made"):
         local.ensure(root.parent / "file" / "below")
 
+    def unplugged() -> list[str]:
+        """A machine that is taken away between two steps."""
+        shutil.rmtree(root)
+        root.touch()
+        return ["true"]
+
+    with pytest.raises(AgentFailed, match="log cannot be written: Not a directory"):
+        starting.ensure(str(root), unplugged, 1.0)
+
 
 def test_the_program_explains_itself() -> None:
     path, _ = bundle()

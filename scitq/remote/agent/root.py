@@ -66,7 +66,7 @@ def is_locked(root: str, name: str) -> bool:
     """Whether some process holds the lock now."""
     try:
         probe = os.open(os.path.join(root, name), os.O_RDWR)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     try:
         fcntl.flock(probe, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -66,8 +66,11 @@ def ensure(place: str, program: Callable[[], Sequence[str]], linger: float, pati
 
 def _start(place: str, program: list[str]) -> int:
     """Start a process that is nobody's child: a shell starts it and ends. Returns its pid."""
+    try:
+        log = os.open(os.path.join(place, "agent.log"), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:  # a full disk, or a folder that somebody took away just now
+        raise AgentFailed(f"{place}: the agent's log cannot be written: {error.strerror}", folder=place) from error
     reading, writing = os.pipe()
-    log = os.open(os.path.join(place, "agent.log"), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         shell = os.posix_spawn(
             "/bin/sh",
