@@ -94,8 +94,12 @@ class Connections:
                 self._later(lambda: self._contested(contact, entered))
                 return
             streams.append(contact.route.stream())
-        except ScitqError as problem:
-            found = problem
+        except Exception as problem:
+            if isinstance(problem, ScitqError):
+                found = problem
+            else:  # nothing that is foreseen: a worker that is tried again is better than one that never is
+                log.exception("worker %s could not be connected", contact.name)
+                found = LinkBroken(f"connecting to it ended in {type(problem).__name__}: {problem}.")
             for stream in streams:
                 stream.close()
             self._later(lambda: self._failed(contact, found))

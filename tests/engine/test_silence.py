@@ -18,7 +18,7 @@ from scitq.remote.agent.manifest import NAME, parse
 from scitq.remote.link import Stream
 from scitq.states import Outcome, TaskState, WorkerState
 from tests.engine.conftest import Opener, sound
-from tests.engine.far import World
+from tests.engine.far import FarRoute, World
 from tests.engine.test_data import s3, s3_port
 from tests.engine.test_engine import WAIT_S, until
 from tests.engine.test_fleet import add, alive, contact
@@ -206,6 +206,24 @@ def test_when_the_network_is_back_nobody_waits_for_the_next_try(
     assert driver is not None
     driver._later(driver._try_again)
     until(lambda: engine.worker("atlas").state is WorkerState.READY, "it is there again")
+
+
+def test_whatever_goes_wrong_while_a_worker_is_connected_it_is_tried_again(
+    engine: Engine, world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    wrong = [OSError(5, "Input/output error"), ZeroDivisionError("a bug")]
+    ensure = FarRoute.ensure
+
+    def fail(route: FarRoute) -> None:
+        if wrong:
+            raise wrong.pop()
+        ensure(route)
+
+    monkeypatch.setattr(FarRoute, "ensure", fail)
+    monkeypatch.setattr("scitq.connections.RECONNECT_S", (0.0, 0.01))
+    add(engine, "atlas")
+    until(lambda: engine.worker("atlas").state is WorkerState.READY, "the third try")
+    assert not wrong and "ZeroDivisionError: a bug" in caplog.text and "Input/output error" in caplog.text
 
 
 def test_who_was_not_tried_to_be_reached_is_not_judged(engine: Engine, world: World) -> None:
