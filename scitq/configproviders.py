@@ -25,6 +25,8 @@ COMMON: tuple[Setting, ...] = (
     Setting("regions", "words", [], "Only these of its regions are used."),
     Setting("preferred_regions", "words", [], "Regions that come first, the best first; % stands for any letters."),
     Setting("max_machines", "whole", None, "Never more machines at once than so many.", least=0),
+    Setting("image", "text", "", "What machines without a GPU start from, in the provider's own words."),
+    Setting("gpu_image", "text", "", "What machines with a GPU start from."),
     Setting("currency", "text", "EUR", "Of the prices that are declared here."),
     Setting(
         "largest_disk",
@@ -70,6 +72,19 @@ KINDS: Mapping[str, tuple[Setting, ...]] = {
         Setting("notice_s", "number", 120, "How long before they are taken back machines are told.", least=0),
         Setting("tags", "flag", True, "Whether machines have tags."),
         Setting("bare", "flag", False, "Whether it sells nothing until it is told."),
+    ),
+    "azure": (
+        Setting("subscription", "text", "", "Its id; else AZURE_SUBSCRIPTION_ID, or the one that `az login` chose."),
+        Setting("resource_group", "text", "", "The resource group to use; else scitq makes one per state file."),
+        Setting(
+            "identity",
+            "text",
+            "user",
+            "Who asks: a managed identity is looked for on machines of Azure only.",
+            choices=("user", "managed"),
+        ),
+        Setting("endpoint", "text", "", "Where Azure's management is, where it is not the public one."),
+        Setting("price_list", "text", "", "Where the list of prices is."),
     ),
     "local": (
         Setting("machines", "whole", 1, "How many workers it lends.", least=1, most=100),

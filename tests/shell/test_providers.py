@@ -45,7 +45,7 @@ def test_a_provider_comes_and_goes_and_all_else_stays(place: Place, file: Path) 
     [
         ("add moon --kind fake", "there is a provider moon already"),
         ("add 'a b' --kind fake", "'a b' cannot be a provider's name"),
-        ("add dream --kind sun", "there is no kind 'sun' of providers; there are: fake, local, ssh"),
+        ("add dream --kind sun", "there is no kind 'sun' of providers; there are: azure, fake, local, ssh"),
         ("add dream --kind fake --set boots=3", "there is no 'boots' for a provider of kind fake"),
         ("add dream --kind fake --set market=black", 'market must be one of "ondemand", "spot"'),
         ("add dream --kind fake --set secret_key=hunter2", "secrets do not belong"),

@@ -19,6 +19,7 @@ from scitq.remote.providers.declared import with_settings
 GROUP = "scitq.providers"
 # Those that come with scitq; they are entry points too, and stand here for a copy that was not installed.
 BUILT_IN: Mapping[str, str] = {
+    "azure": "scitq.remote.providers.azure:factory",
     "fake": "scitq.remote.providers.fake:factory",
     "local": "scitq.remote.providers.local:factory",
     "ssh": "scitq.remote.providers.ssh:factory",

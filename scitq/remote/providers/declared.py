@@ -14,7 +14,7 @@ from scitq.offers import MARKETS, Flavor, Offer, Quota
 from scitq.remote.providers.base import Capabilities, CreateRequest, Image, Instance, Leftover, Problem, Provider
 
 COUNTED_S = 5.0
-SAID = ("regions", "prices", "spot_prices", "quotas", "max_machines")
+SAID = ("regions", "prices", "spot_prices", "quotas", "max_machines", "image", "gpu_image")
 
 
 def with_settings(provider: Provider, settings: Mapping[str, Any]) -> Provider:
@@ -33,6 +33,7 @@ class Declared:
         self._quotas: Mapping[str, float] = settings.get("quotas") or {}
         self._regions: list[str] | None = settings.get("regions") or None
         self._most: int | None = settings.get("max_machines")
+        self._images: tuple[str | None, str | None] = (settings.get("image") or None, settings.get("gpu_image") or None)
         self._currency = settings.get("currency") or "EUR"
         self._gate = threading.Lock()
         self._asking = 0
@@ -126,8 +127,8 @@ class Declared:
     # --- passed on --------------------------------------------------------------------------------------------------------
 
     def image(self, region: str, flavor: Flavor, wanted: str | None = None) -> Image:
-        """As the provider says."""
-        return self.provider.image(region, flavor, wanted)
+        """The one of the settings, of machines with GPUs the other one; else as the provider says."""
+        return self.provider.image(region, flavor, wanted or self._images[flavor.gpu is not None])
 
     def get(self, region: str, id: str) -> Instance | None:
         """As the provider says."""

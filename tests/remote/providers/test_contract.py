@@ -90,6 +90,17 @@ class TestFakeWithoutTags(OfFolders):
     settings: Mapping[str, Any] = {"kind": "fake", "tags": False, "boot_s": 60, "delete_s": 30}
 
 
+def test_the_images_of_the_settings_are_used(tmp_path: Path) -> None:
+    provider = load("dream", {"kind": "fake", "image": "debian", "gpu_image": "cuda"}, Context(str(tmp_path)))
+    flavors = {one.flavor.gpu is not None: one.flavor for one in provider.offers()}
+    assert {has_gpu: provider.image("north", flavor).name for has_gpu, flavor in flavors.items()} == {
+        False: "debian",
+        True: "cuda",
+    }
+    assert provider.image("north", flavors[False], "mine").name == "mine"
+    provider.close()
+
+
 class TestDeclared(OfFolders):
     """With limits and prices of the settings."""
 
